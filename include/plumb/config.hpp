@@ -1,0 +1,46 @@
+#pragma once
+// Every macro of the library stands here (and the version in version.hpp).
+//
+//   PLUMB_NO_EXCEPTIONS  errors go to a handler that must not return; set by itself under -fno-exceptions
+//   PLUMB_CHECKED        also check data, not only shapes: ids in range, segments inside their array (host memory only)
+//   PLUMB_HD             marks what also compiles for a device
+
+#include <plumb/version.hpp>
+
+#if !defined(PLUMB_NO_EXCEPTIONS) && !defined(__cpp_exceptions) && !defined(_CPPUNWIND)
+#define PLUMB_NO_EXCEPTIONS
+#endif
+
+#if defined(__CUDACC__)
+#define PLUMB_HD __host__ __device__
+#else
+#define PLUMB_HD
+#endif
+
+// Units compiled in different modes live in different inline namespaces, so that they link together and none runs the
+// other's inline functions: x/n exceptions or not, p/f precise or fast mathematics, u/c unchecked or checked data.
+#if defined(PLUMB_NO_EXCEPTIONS)
+#define PLUMB_MODE_ERRORS n
+#else
+#define PLUMB_MODE_ERRORS x
+#endif
+#if defined(__FAST_MATH__)
+#define PLUMB_MODE_MATH f
+#else
+#define PLUMB_MODE_MATH p
+#endif
+#if defined(PLUMB_CHECKED)
+#define PLUMB_MODE_DATA c
+#else
+#define PLUMB_MODE_DATA u
+#endif
+#define PLUMB_JOIN_(a, b, c, d, e) v##a##_##b##_##c##d##e
+#define PLUMB_JOIN(a, b, c, d, e) PLUMB_JOIN_(a, b, c, d, e)
+#define PLUMB_ABI PLUMB_JOIN(PLUMB_VERSION_MAJOR, PLUMB_VERSION_MINOR, PLUMB_MODE_ERRORS, PLUMB_MODE_MATH, PLUMB_MODE_DATA)
+
+#define PLUMB_NAMESPACE_BEGIN \
+  namespace plumb {           \
+  inline namespace PLUMB_ABI {
+#define PLUMB_NAMESPACE_END \
+  }                         \
+  }

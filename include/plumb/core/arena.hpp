@@ -1,0 +1,86 @@
+#pragma once
+// Scratch memory: a stack over memory of the caller's. An operation takes what it needs and gives it back when it returns.
+
+#include <plumb/core/error.hpp>
+
+PLUMB_NAMESPACE_BEGIN
+
+/// Every block that an arena hands out starts at a multiple of this many bytes.
+inline constexpr std::size_t arena_alignment = 64;
+
+template <class Space = host_space>
+class arena {
+ public:
+  using memory_space = Space;
+
+  arena() = default;
+  /// `bytes` bytes at `memory`, of any alignment; the memory stays the caller's.
+  arena(void* memory, std::size_t bytes) : base_(static_cast<char*>(memory)), capacity_(bytes) {}
+  /// A vector, span or array of bytes in host memory.
+  template <contiguous_container C>
+    requires(std::is_same_v<Space, host_space> && sizeof(*std::declval<C&>().data()) == 1)
+  explicit arena(C& memory) : arena(memory.data(), memory.size()) {}
+
+  arena(const arena&) = delete;
+  arena& operator=(const arena&) = delete;
+
+  /// An uninitialised row-major array; lives until the frame around it ends.
+  template <class T, std::convertible_to<index_t>... E>
+  view<T, static_cast<int>(sizeof...(E)), Space> take(E... extents) {
+    const std::size_t count = (static_cast<std::size_t>(extents) * ... * std::size_t{1});
+    const auto address = reinterpret_cast<std::uintptr_t>(base_) + used_;
+    const std::size_t skip = (arena_alignment - address % arena_alignment) % arena_alignment;
+    if (used_ + skip + count * sizeof(T) > capacity_)
+      fail(message("arena") << "needs " << count * sizeof(T) << " bytes more, but " << (capacity_ - used_) << " of "
+                            << capacity_ << " are left: size it with the operation's `..._workspace` function.");
+    T* p = reinterpret_cast<T*>(base_ + used_ + skip);
+    used_ += skip + count * sizeof(T);
+    if (used_ > peak_) peak_ = used_;
+    return {p, static_cast<index_t>(extents)...};
+  }
+
+  std::size_t used() const { return used_; }
+  std::size_t peak() const { return peak_; }
+  std::size_t capacity() const { return capacity_; }
+
+  /// Gives back, at its end, all that was taken since its beginning.
+  class frame {
+   public:
+    explicit frame(arena& a) : arena_(a), mark_(a.used_) {}
+    ~frame() { arena_.used_ = mark_; }
+    frame(const frame&) = delete;
+    frame& operator=(const frame&) = delete;
+
+   private:
+    arena& arena_;
+    std::size_t mark_;
+  };
+
+ private:
+  char* base_ = nullptr;
+  std::size_t capacity_ = 0, used_ = 0, peak_ = 0;
+};
+
+arena(void*, std::size_t) -> arena<host_space>;
+template <contiguous_container C>
+arena(C&) -> arena<host_space>;
+
+/// Adds up what a function will take from an arena. Frames that follow one another share memory: add the larger.
+class workspace_size {
+ public:
+  template <class T>
+  workspace_size& add(index_t count) {
+    return add_bytes(static_cast<std::size_t>(count) * sizeof(T));
+  }
+  /// What a nested call asks for, as its `..._workspace` says.
+  workspace_size& add_bytes(std::size_t bytes) {
+    if (bytes > 0) bytes_ += bytes + arena_alignment;
+    return *this;
+  }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::size_t bytes_ = 0;
+};
+
+PLUMB_NAMESPACE_END

@@ -1,0 +1,82 @@
+#pragma once
+// How sequences lie in flat token arrays.
+
+#include <plumb/core/error.hpp>
+
+PLUMB_NAMESPACE_BEGIN
+
+/// Names sequence `s` as tokens `begin[s] .. end[s]` (exclusive) of flat arrays `[N]`; both packed and padded batches are
+/// zero-copy. There is no pad token: what no sequence names, or `scored` leaves out, does not exist for an objective.
+///
+/// - packed: `sequence_layout<>::packed(cu_seqlens)`, where `cu_seqlens` has one entry more than there are sequences;
+/// - padded `[B, T]`: `begin[b] = b * T + offset`, `end[b] = begin[b] + length`.
+///
+/// Sequences may not overlap. Convention: `logp[t]` is the log-probability of token `t` given those before it, and
+/// `scored[t]` says whether it counts.
+template <class Space = host_space>
+struct sequence_layout {
+  view<const std::int32_t, 1, Space> begin{};  ///< `[S]`
+  view<const std::int32_t, 1, Space> end{};    ///< `[S]`
+  view<const std::uint8_t, 1, Space> scored{};  ///< `[N]`, 0 or 1; not given: every token of a sequence counts
+
+  index_t sequences() const { return begin.extent(0); }
+
+  static sequence_layout packed(view<const std::int32_t, 1, Space> cu_seqlens,
+                                view<const std::uint8_t, 1, Space> scored = {}) {
+    if (cu_seqlens.extent(0) < 1) fail(message("sequence_layout") << "`cu_seqlens` is empty; it starts with a 0.");
+    const index_t s = cu_seqlens.extent(0) - 1;
+    return {cu_seqlens.slice(0, s), cu_seqlens.slice(1, s), scored};
+  }
+};
+
+/// Pairs of sequences of one layout: pair `p` prefers sequence `chosen[p]` to `rejected[p]`. A sequence may be in several pairs.
+template <class Space = host_space>
+struct preference_pairs {
+  sequence_layout<Space> sequences{};
+  view<const std::int32_t, 1, Space> chosen{};    ///< `[P]`, in `0 .. S`
+  view<const std::int32_t, 1, Space> rejected{};  ///< `[P]`, in `0 .. S`
+
+  index_t pairs() const { return chosen.extent(0); }
+};
+
+/// Checks a layout against flat arrays of `tokens` entries; with PLUMB_CHECKED, each bound too.
+template <class Space>
+void require_layout(const char* operation, const sequence_layout<Space>& layout, index_t tokens) {
+  require_same_shape(operation, "end", layout.end, "begin", layout.begin);
+  if (layout.scored.given()) require_extent(operation, "scored", layout.scored, 0, tokens, "the number of tokens");
+#if defined(PLUMB_CHECKED)
+  if constexpr (std::is_same_v<Space, host_space>) {
+    for (index_t s = 0; s < layout.sequences(); ++s) {
+      const index_t b = layout.begin(s), e = layout.end(s);
+      if (b < 0 || e < b || e > tokens)
+        fail(message(operation) << "sequence " << s << " is tokens " << b << " to " << e << ", but there are " << tokens
+                                << ". Nothing was written.");
+    }
+  }
+#endif
+}
+
+/// Every id must be in `0 .. count`; negative ids are allowed where they mean "ignored". Looks at data only in checked mode.
+template <class Space>
+void require_ids([[maybe_unused]] const char* operation, [[maybe_unused]] const char* name,
+                 [[maybe_unused]] const view<const std::int32_t, 1, Space>& ids, [[maybe_unused]] index_t count,
+                 [[maybe_unused]] bool negative_allowed) {
+#if defined(PLUMB_CHECKED)
+  if constexpr (std::is_same_v<Space, host_space>) {
+    for (index_t i = 0; i < ids.extent(0); ++i)
+      if (ids(i) >= count || (ids(i) < 0 && !negative_allowed))
+        fail(message(operation) << "`" << name << "[" << i << "]` is " << ids(i) << ", but there are " << count
+                                << " to choose from. Nothing was written.");
+  }
+#endif
+}
+
+/// Number of scored tokens of the whole layout (host memory): the denominator of a token mean.
+inline index_t count_scored(const sequence_layout<host_space>& layout) {
+  index_t n = 0;
+  for (index_t s = 0; s < layout.sequences(); ++s)
+    for (index_t t = layout.begin(s); t < layout.end(s); ++t) n += !layout.scored.given() || layout.scored(t) != 0;
+  return n;
+}
+
+PLUMB_NAMESPACE_END

@@ -1,0 +1,48 @@
+#pragma once
+// The small functors from which operations and objectives compose what is not an algorithm's own formula.
+
+#include <plumb/compute/operations.hpp>
+#include <plumb/math/scalar.hpp>
+
+PLUMB_NAMESPACE_BEGIN
+
+namespace math {
+
+struct plus {
+  template <class T>
+  PLUMB_HD T operator()(const T& a, const T& b) const { return a + b; }
+};
+struct minus {
+  template <class T>
+  PLUMB_HD T operator()(const T& a, const T& b) const { return a - b; }
+};
+struct times {
+  template <class T>
+  PLUMB_HD T operator()(const T& a, const T& b) const { return a * b; }
+};
+/// `factor * x`.
+template <class T>
+struct scale {
+  T factor;
+  PLUMB_HD T operator()(const T& x) const { return factor * x; }
+};
+/// `y + factor * x`.
+template <class T>
+struct add_scaled {
+  T factor;
+  PLUMB_HD T operator()(const T& y, const T& x) const { return y + factor * x; }
+};
+/// `x` where `mask` is not 0, else 0, whatever `x` is there.
+struct keep_where {
+  template <class T>
+  PLUMB_HD T operator()(const T& x, const T& mask) const { return mask < T(0) || T(0) < mask ? x : T(0); }
+};
+/// 1 where `a > b`, else 0 (a tie counts as wrong, as TRL, NeMo-Aligner and OpenRLHF count it); NaN where either is.
+struct is_greater {
+  template <class T>
+  PLUMB_HD T operator()(const T& a, const T& b) const { return greater(a, b); }
+};
+
+}  // namespace math
+
+PLUMB_NAMESPACE_END
