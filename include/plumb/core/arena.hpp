@@ -39,6 +39,13 @@ class arena {
     return {p, static_cast<index_t>(extents)...};
   }
 
+  /// Fails, before an operation writes anything, when fewer than `bytes` are left; `bytes` is what its `..._workspace` says.
+  void require(const char* operation, std::size_t bytes) const {
+    if (capacity_ - used_ >= bytes) return;
+    fail(message(operation) << "the arena has " << (capacity_ - used_) << " bytes left, but " << operation
+                            << "_workspace asks for " << bytes << ". Nothing was written.");
+  }
+
   std::size_t used() const { return used_; }
   std::size_t peak() const { return peak_; }
   std::size_t capacity() const { return capacity_; }

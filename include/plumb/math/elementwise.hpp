@@ -43,6 +43,29 @@ struct is_greater {
   PLUMB_HD T operator()(const T& a, const T& b) const { return greater(a, b); }
 };
 
+/// `x` where `mask` is not 0, else `fallback`.
+template <class T>
+struct keep_or {
+  T fallback;
+  PLUMB_HD T operator()(const T& x, const T& mask) const { return mask < T(0) || T(0) < mask ? x : fallback; }
+};
+struct identity {
+  template <class T>
+  PLUMB_HD T operator()(const T& x) const { return x; }
+};
+struct negate {
+  template <class T>
+  PLUMB_HD T operator()(const T& x) const { return -x; }
+};
+struct larger {
+  template <class T>
+  PLUMB_HD T operator()(const T& a, const T& b) const { return is_nan(a) || b < a ? a : b; }
+};
+struct larger_negated {
+  template <class T>
+  PLUMB_HD T operator()(const T& a, const T& b) const { return larger{}(-a, -b); }
+};
+
 }  // namespace math
 
 PLUMB_NAMESPACE_END

@@ -138,6 +138,7 @@ void token_logp(B& b, arena_of<B>& scratch, const token_logp_inputs<S, space_of<
                   "plumb: this backend declares cap::token_logp, but token_logp(inputs, options, outputs) is not callable");
     b.token_logp(in, options, out);
   } else {
+    scratch.require(op, token_logp_workspace(b, n, in.logits.extent(1)));
     detail::compose_token_logp(b, scratch, in, options, out);
   }
 }
@@ -182,6 +183,7 @@ void token_logp_backward(B& b, arena_of<B>& scratch, const token_logp_inputs<S, 
                   "d_logits) is not callable");
     b.token_logp_grad(in, options, grad, d_logits);
   } else {
+    scratch.require(op, token_logp_backward_workspace(b, n));
     detail::compose_token_logp_grad(b, scratch, in, options, grad, d_logits);
   }
 }

@@ -1,0 +1,128 @@
+#pragma once
+// Metrics as (sum, count), so that micro-batches and ranks merge exactly; dividing is the last thing that happens.
+
+#include <plumb/compute/backend.hpp>
+#include <plumb/math/elementwise.hpp>
+
+#include <iterator>
+#include <limits>
+
+PLUMB_NAMESPACE_BEGIN
+
+enum class metric_kind { mean, min, max };
+
+/// One row of a metrics array `[K, 2]`: column 0 holds the sum (for `max` the maximum, for `min` the maximum of the negated values),
+/// column 1 the count.
+struct metric_info {
+  const char* name;
+  metric_kind kind = metric_kind::mean;
+};
+
+/// The metric's value: NaN over nothing, and NaN where NaN entered.
+template <class Real>
+Real metric_value(metric_kind kind, Real sum, Real count) {
+  if (!(Real(0) < count)) return static_cast<Real>(std::numeric_limits<double>::quiet_NaN());
+  return kind == metric_kind::mean ? sum / count : kind == metric_kind::max ? sum : -sum;
+}
+
+/// Adds the metrics of another micro-batch or rank to `into`; both `[K, 2]` in host memory.
+template <class Real, std::size_t K>
+void merge_metrics(const metric_info (&infos)[K], view<Real, 2> into, std::type_identity_t<view<const Real, 2>> from) {
+  require_same_shape("merge_metrics", "from", from, "into", into);
+  require_extent("merge_metrics", "into", into, 0, static_cast<index_t>(K), "the number of metrics");
+  for (index_t k = 0; k < into.extent(0); ++k) {
+    const Real a = into(k, 0), b = from(k, 0);
+    if (infos[k].kind == metric_kind::mean) {
+      into(k, 0) = a + b;
+    } else {
+      into(k, 0) = math::is_nan(a) ? a : math::is_nan(b) || a < b ? b : a;
+    }
+    into(k, 1) += from(k, 1);
+  }
+}
+
+namespace detail {
+
+// A number as an array of `extent` equal entries: one element seen with stride zero.
+template <class B>
+const_real_view<B> constant(B& b, arena_of<B>& scratch, real_of<B> value, index_t extent) {
+  const auto one = scratch.template take<real_of<B>>(1);
+  b.fill(one, value);
+  return {one.data(), {extent}, {0}};
+}
+
+// Gradient outputs: overwritten, or added to.
+template <class B, int R>
+void write_gradient(B& b, real_view<B, R> out, const_real_view<B, R> value, real_of<B> factor, write mode) {
+  if (!out.given()) return;
+  if (mode == write::add) {
+    b.transform(math::add_scaled<real_of<B>>{factor}, out, as_const(out), value);
+  } else {
+    b.transform(math::scale<real_of<B>>{factor}, out, value);
+  }
+}
+
+template <class V>
+void require_metrics(const char* op, const V& metrics, std::size_t rows) {
+  if (!metrics.given()) return;
+  require_extent(op, "metrics", metrics, 0, static_cast<index_t>(rows), "the number of metrics");
+  require_extent(op, "metrics", metrics, 1, 2, "sum and count");
+}
+
+template <class V>
+void require_scalar(const char* op, const char* name, const V& v) {
+  if (v.given()) require_extent(op, name, v, 0, 1, "one number");
+}
+
+inline void require_denominator(const char* op, double denominator) {
+  require_option(op, "denominator", denominator, denominator > 0,
+                 "positive: the count that the loss of the whole global batch is divided by");
+}
+
+// Fills rows of a metrics array from per-item expressions; `valid` (uint8, or not given) says which items count.
+template <class B>
+class metric_rows {
+ public:
+  metric_rows(B& b, arena_of<B>& scratch, real_view<B, 2> metrics, index_t items,
+              view<const std::uint8_t, 1, space_of<B>> valid = {})
+      : b_(b), metrics_(metrics), valid_(valid), values_(scratch.template take<real_of<B>>(items)) {}
+
+  template <class F, class... X>
+  void mean(index_t row, F f, X... x) {
+    write_row(row, reduction::sum, real_of<B>(0), f, x...);
+  }
+  template <class F, class... X>
+  void max(index_t row, F f, X... x) {
+    write_row(row, reduction::max, static_cast<real_of<B>>(-std::numeric_limits<double>::infinity()), f, x...);
+  }
+  /// Adds this row's sum and count from another row (a mean over two groups of items).
+  void add_row(index_t row, index_t from) {
+    const auto to = metrics_.slice(row, 1);
+    b_.transform(math::plus{}, to, as_const(to), as_const(metrics_.slice(from, 1)));
+  }
+  static std::size_t workspace(index_t items) { return workspace_size().template add<real_of<B>>(items).bytes(); }
+
+ private:
+  template <class F, class... X>
+  void write_row(index_t row, reduction op, real_of<B> ignored, F f, X... x) {
+    b_.transform(f, values_, x...);
+    if (valid_.given()) b_.transform(math::keep_or<real_of<B>>{ignored}, values_, as_const(values_), valid_);
+    b_.reduce(op, as_const(values_), cell(row, 0), write::overwrite);
+    if (valid_.given()) {
+      b_.copy(valid_, values_);
+      b_.reduce(reduction::sum, as_const(values_), cell(row, 1), write::overwrite);
+    } else {
+      b_.fill(cell(row, 1), static_cast<real_of<B>>(static_cast<double>(values_.extent(0))));
+    }
+  }
+  real_view<B> cell(index_t row, index_t column) const { return metrics_.row(row).slice(column, 1); }
+
+  B& b_;
+  real_view<B, 2> metrics_;
+  view<const std::uint8_t, 1, space_of<B>> valid_;
+  real_view<B> values_;
+};
+
+}  // namespace detail
+
+PLUMB_NAMESPACE_END

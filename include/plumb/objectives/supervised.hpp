@@ -1,0 +1,126 @@
+#pragma once
+// Supervised fine-tuning: negative log-likelihood of the scored tokens.
+
+#include <plumb/math/supervised.hpp>
+#include <plumb/objectives/host.hpp>
+#include <plumb/objectives/metrics.hpp>
+
+PLUMB_NAMESPACE_BEGIN
+
+/// How token terms become one number. The denominator counts what is named last.
+enum class aggregation {
+  token_mean,     ///< sum over all scored tokens / number of scored tokens of the global batch
+  sequence_mean,  ///< sum over sequences of the mean over their scored tokens / number of sequences of the global batch
+};
+
+struct supervised_options {
+  aggregation aggregate = aggregation::token_mean;
+  double denominator = 0;  ///< see `aggregation`; host overload: 0 means what is given
+};
+
+/// Rows of `metrics`: `nll` per scored token in nats (perplexity is its exponential), `length` in scored tokens per sequence.
+inline constexpr metric_info supervised_metrics[] = {{"nll"}, {"length"}};
+
+template <class Real, class Space = host_space>
+struct supervised_inputs {
+  view<const Real, 1, Space> logp{};    ///< `[N]`, log-probability of token `t` given those before it
+  sequence_layout<Space> sequences{};   ///< `scored` is the completion mask
+};
+template <class Real, class Space = host_space>
+struct supervised_outputs {
+  view<Real, 1, Space> loss{};    ///< one number
+  view<Real, 1, Space> d_logp{};  ///< `[N]`; 0 for tokens that do not count
+  view<Real, 2, Space> metrics{};  ///< `[2, 2]`, rows as in `supervised_metrics`
+  write mode = write::overwrite;  ///< of `d_logp`
+};
+
+template <class B>
+std::size_t supervised_workspace(const B&, const sequence_layout<space_of<B>>& sequences) {
+  using real = real_of<B>;
+  workspace_size w;
+  for (int i = 0; i < 4; ++i) w.template add<real>(sequences.sequences());
+  return w.template add<real>(1).bytes();
+}
+
+namespace detail {
+// Scored tokens of each sequence, as numbers: the segment sum of ones, read through a view of stride zero.
+template <class B>
+void scored_lengths(B& b, arena_of<B>& scratch, const sequence_layout<space_of<B>>& layout, index_t tokens,
+                    real_view<B> lengths) {
+  b.segment_reduce(reduction::sum, constant(b, scratch, real_of<B>(1), tokens), layout, lengths);
+}
+}  // namespace detail
+
+/// `L = -1/denominator sum_t logp[t]` over scored tokens, or the mean over sequences of token means. Unscored tokens contribute nothing,
+/// whatever they hold. Enqueues and returns; nothing is allocated. Checked against OpenRLHF `SFTLoss` and `GPTLMLoss`.
+template <class B>
+  requires has_backend_types<B>
+void supervised(B& b, arena_of<B>& scratch, const supervised_inputs<real_of<B>, space_of<B>>& in,
+                const supervised_options& options, const supervised_outputs<real_of<B>, space_of<B>>& out) {
+  using real = real_of<B>;
+  static_assert(check_backend<B>());
+  constexpr const char* op = "supervised";
+  const index_t tokens = in.logp.extent(0), sequences = in.sequences.sequences();
+  require_layout(op, in.sequences, tokens);
+  detail::require_denominator(op, options.denominator);
+  detail::require_scalar(op, "loss", out.loss);
+  detail::require_metrics(op, out.metrics, std::size(supervised_metrics));
+  if (out.d_logp.given()) {
+    require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);
+    require_disjoint(op, "d_logp", out.d_logp, "logp", in.logp);
+  }
+  scratch.require(op, supervised_workspace(b, in.sequences));
+  typename arena_of<B>::frame frame(scratch);
+  const real inverse = static_cast<real>(1 / options.denominator);
+  const auto sums = scratch.template take<real>(sequences);
+  const auto lengths = scratch.template take<real>(sequences);
+  const auto loss = scratch.template take<real>(sequences);
+  const auto d_sums = scratch.template take<real>(sequences);
+  b.segment_reduce(reduction::sum, in.logp, in.sequences, sums);
+  detail::scored_lengths(b, scratch, in.sequences, tokens, lengths);
+  b.transform2(math::supervised_term<real>{inverse, options.aggregate == aggregation::sequence_mean}, loss, d_sums,
+               as_const(sums), as_const(lengths));
+  if (out.loss.given()) {
+    b.reduce(reduction::sum, as_const(loss), out.loss, write::overwrite);
+    b.transform(math::scale<real>{inverse}, out.loss, as_const(out.loss));
+  }
+  if (out.d_logp.given()) b.segment_broadcast(as_const(d_sums), in.sequences, out.d_logp, out.mode);
+  if (out.metrics.given()) {
+    const auto cell = [&](index_t row, index_t column) { return out.metrics.row(row).slice(column, 1); };
+    b.reduce(reduction::sum, as_const(sums), cell(0, 0), write::overwrite);
+    b.transform(math::negate{}, cell(0, 0), as_const(cell(0, 0)));
+    b.reduce(reduction::sum, as_const(lengths), cell(0, 1), write::overwrite);
+    b.copy(as_const(cell(0, 1)), cell(1, 0));
+    b.fill(cell(1, 1), static_cast<real>(static_cast<double>(sequences)));
+  }
+}
+
+template <class T>
+struct supervised_result {
+  T loss = 0, nll = 0, length = 0;
+  std::vector<T> d_logp;  ///< `[N]`
+};
+
+/// Token log-probabilities of the sequences of a host layout; loss and gradient out.
+template <detail::host_range R>
+supervised_result<detail::value_of<R>> supervised(const R& logp, const sequence_layout<>& sequences,
+                                                  supervised_options options = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(logp);
+  require_layout("supervised", sequences, x.extent(0));
+  if (options.denominator == 0) {
+    const index_t count =
+        options.aggregate == aggregation::token_mean ? count_scored(sequences) : sequences.sequences();
+    options.denominator = static_cast<double>(count > 0 ? count : 1);
+  }
+  supervised_result<T> r{.d_logp = detail::zeros<T>(x.extent(0))};
+  T m[2][2] = {};
+  detail::host_call<T> call(supervised_workspace(serial::backend<T>{}, sequences));
+  supervised(call.compute, call.scratch, {.logp = x, .sequences = sequences}, options,
+             {.loss = r.loss, .d_logp = r.d_logp, .metrics = view<T, 2>(&m[0][0], 2, 2)});
+  r.nll = metric_value(metric_kind::mean, m[0][0], m[0][1]);
+  r.length = metric_value(metric_kind::mean, m[1][0], m[1][1]);
+  return r;
+}
+
+PLUMB_NAMESPACE_END
