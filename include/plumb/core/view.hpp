@@ -19,11 +19,12 @@ struct host_space {
   static constexpr const char* name = "host";
 };
 
+/// A vector, span or array; not a view, whose strides would be lost.
 template <class C>
 concept contiguous_container = requires(C& c) {
   { *c.data() };
   { c.size() } -> std::convertible_to<std::size_t>;
-};
+} && !requires(C& c) { c.strides; };
 
 /// A strided array of rank `R` at `pointer`, in memory `Space`; `T` is const for inputs. Trivially copyable; owns nothing.
 /// Default-constructed views are empty and stand for "not given".
