@@ -41,7 +41,10 @@ class message {
   message& operator<<(int n) { return *this << static_cast<std::int64_t>(n); }
   /// Six significant digits.
   message& operator<<(double x) {
-    if (!(x - x == 0)) return *this << (x != x ? "nan" : x > 0 ? "inf" : "-inf");
+    // By bit pattern: comparisons with infinity and NaN mean nothing under -ffast-math.
+    const auto bits = std::bit_cast<std::uint64_t>(x);
+    if ((bits & exponent_bits) == exponent_bits)
+      return *this << ((bits & ~exponent_bits) << 1 != 0 ? "nan" : bits >> 63 ? "-inf" : "inf");
     if (x < 0) {
       *this << "-";
       x = -x;
@@ -70,6 +73,7 @@ class message {
   const char* c_str() const { return text_; }
 
   static constexpr int capacity = 512;
+  static constexpr std::uint64_t exponent_bits = 0x7ff0000000000000u;
 
  private:
   char text_[capacity] = {};
@@ -163,9 +167,10 @@ void require_given(const char* operation, const char* name, const V& v) {
   fail(message(operation) << "argument `" << name << "` has shape " << v << " but no memory. Nothing was written.");
 }
 
-/// An option outside its range; `range` says it in words ("positive", "in [0, 0.5)").
+/// An option outside its range, which `range` says in words ("positive", "in [0, 0.5)"); no option may be infinite or NaN.
 inline void require_option(const char* operation, const char* name, double value, bool good, const char* range) {
-  if (good) return;
+  const bool finite = (std::bit_cast<std::uint64_t>(value) & message::exponent_bits) != message::exponent_bits;
+  if (good && finite) return;
   fail(message(operation) << "option `" << name << "` is " << value << " but must be " << range
                           << ". Nothing was written.");
 }

@@ -1,0 +1,159 @@
+// The registry: every operation on every backend at every element type, made by Boost.Hana from three lists. Prints the table of
+// what is native, fused or composed, and checks that each entry really runs.
+#include "support/catch.hpp"
+
+#include <plumb/plumb.hpp>
+#if defined(PLUMB_TEST_XTENSOR)
+#include <plumb/backends/xtensor.hpp>
+#endif
+#if defined(PLUMB_TEST_ONEDNN)
+#include <plumb/backends/onednn.hpp>
+#endif
+
+#include <boost/hana/at.hpp>
+#include <boost/hana/cartesian_product.hpp>
+#include <boost/hana/filter.hpp>
+#include <boost/hana/for_each.hpp>
+#include <boost/hana/size.hpp>
+#include <boost/hana/tuple.hpp>
+#include <boost/hana/type.hpp>
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+namespace hana = boost::hana;
+using namespace plumb;
+
+namespace {
+
+// One entry per backend: how to make it, what to call it.
+template <class Real>
+struct serial_entry {
+  using backend = serial::backend<Real>;
+  backend compute{};
+  static std::string name() { return std::string("serial<") + dtype_name<Real>() + ">"; }
+  template <class S>
+  std::string gemm_path() { return std::is_same_v<S, Real> ? "native" : "converted on reading"; }
+};
+#if defined(PLUMB_TEST_XTENSOR)
+struct xtensor_entry {
+  using backend = xtensor::backend;
+  backend compute{};
+  static std::string name() { return "xtensor"; }
+  template <class S>
+  std::string gemm_path() { return std::is_same_v<S, double> ? "native" : "converted on reading"; }
+};
+#endif
+#if defined(PLUMB_TEST_ONEDNN)
+struct onednn_entry {
+  using backend = onednn::backend;
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  backend compute{engine, stream};
+  static std::string name() { return "onednn"; }
+  template <class S>
+  std::string gemm_path() { return compute.template gemm_path<S>(); }
+};
+#endif
+
+// One entry per operation: what the table says, and a call on an array of ones.
+struct token_logp_operation {
+  static constexpr const char* name = "token_logp";
+  template <class S, class Entry>
+  static std::string path(Entry&) { return declares<typename Entry::backend, cap::token_logp> ? "fused" : "composed"; }
+  template <class S, class B>
+  static double run(B& b) {
+    using real = real_of<B>;
+    std::vector<S> logits(6, S(1.0f));
+    std::vector<std::int32_t> targets{0, 2};
+    std::vector<real> logp(2);
+    std::vector<unsigned char> memory(token_logp_workspace(b, 2, 3));
+    plumb::arena scratch{memory};
+    token_logp_inputs<S> in{.logits = view<const S, 2>(logits.data(), 2, 3), .targets = targets};
+    token_logp(b, scratch, in, {}, {.logp = logp});
+    b.sync();
+    return static_cast<double>(logp[1]);
+  }
+  static constexpr double expected = -1.0986122886681098;  // log(1/3)
+};
+struct token_logp_backward_operation {
+  static constexpr const char* name = "token_logp_backward";
+  template <class S, class Entry>
+  static std::string path(Entry&) { return declares<typename Entry::backend, cap::token_logp_grad> ? "fused" : "composed"; }
+  template <class S, class B>
+  static double run(B& b) {
+    using real = real_of<B>;
+    std::vector<S> logits(3, S(1.0f));
+    std::vector<std::int32_t> targets{1};
+    std::vector<real> lse{static_cast<real>(2.0986122886681098)}, d_logp{real(1)};
+    std::vector<unsigned char> memory(token_logp_backward_workspace(b, 1));
+    plumb::arena scratch{memory};
+    token_logp_inputs<S> in{.logits = view<const S, 2>(logits.data(), 1, 3), .targets = targets};
+    token_logp_backward(b, scratch, in, {}, {.log_sum_exp = lse, .d_logp = d_logp}, view<S, 2>(logits.data(), 1, 3));
+    b.sync();
+    return convert<double>(logits[0]);
+  }
+  static constexpr double expected = -1.0 / 3;
+};
+struct gemm_operation {
+  static constexpr const char* name = "gemm";
+  template <class S, class Entry>
+  static std::string path(Entry& e) { return e.template gemm_path<S>(); }
+  template <class S, class B>
+  static double run(B& b) {
+    using real = real_of<B>;
+    std::vector<S> x(8, S(0.5f));
+    std::vector<real> y(4);
+    const view<const S, 2> a(x.data(), 2, 4), t(x.data(), 4, 2);
+    const view<real, 2> c(y.data(), 2, 2);
+    std::vector<unsigned char> memory(b.gemm_workspace(a, t, c) + 64);
+    plumb::arena scratch{memory};
+    b.gemm(scratch, real(1), a, t, real(0), c);
+    b.sync();
+    return static_cast<double>(y[3]);
+  }
+  static constexpr double expected = 1;
+};
+
+constexpr auto operations = hana::tuple_t<token_logp_operation, token_logp_backward_operation, gemm_operation>;
+constexpr auto dtypes = hana::tuple_t<double, float, bf16, f16>;
+constexpr auto entries = hana::tuple_t<serial_entry<double>, serial_entry<float>
+#if defined(PLUMB_TEST_XTENSOR)
+                                       ,
+                                       xtensor_entry
+#endif
+#if defined(PLUMB_TEST_ONEDNN)
+                                       ,
+                                       onednn_entry
+#endif
+                                       >;
+
+constexpr auto supported = [](auto combination) {
+  using entry = typename decltype(+hana::at_c<1>(combination))::type;
+  using dtype = typename decltype(+hana::at_c<2>(combination))::type;
+  return hana::bool_c<storage_of<typename entry::backend>::template contains<dtype>>;
+};
+
+}  // namespace
+
+TEST_CASE("every operation runs on every backend at every element type that it stores") {
+  constexpr auto all = hana::cartesian_product(hana::make_tuple(operations, entries, dtypes));
+  constexpr auto cases = hana::filter(all, supported);
+  std::printf("%-22s %-16s %-8s %s\n", "operation", "backend", "dtype", "path");
+  hana::for_each(cases, [](auto combination) {
+    using operation = typename decltype(+hana::at_c<0>(combination))::type;
+    using entry_type = typename decltype(+hana::at_c<1>(combination))::type;
+    using dtype = typename decltype(+hana::at_c<2>(combination))::type;
+    entry_type entry;
+    std::printf("%-22s %-16s %-8s %s\n", operation::name, entry_type::name().c_str(), dtype_name<dtype>(),
+                operation::template path<dtype>(entry).c_str());
+    INFO(operation::name << " on " << entry_type::name() << " with " << dtype_name<dtype>());
+    const double tolerance = is_storage_16<dtype> ? 2e-3 : 1e-6;
+    const double found = operation::template run<dtype>(entry.compute);
+    CHECK(found <= operation::expected + tolerance);
+    CHECK(found >= operation::expected - tolerance);
+  });
+  std::printf("%zu combinations, %zu not stored by their backend\n", hana::size(cases).value,
+              hana::size(all).value - hana::size(cases).value);
+}
