@@ -50,9 +50,9 @@ class message {
       x = -x;
     }
     int exponent = 0;
-    if (x != 0) {
-      while (x >= 1e6) x /= 10, ++exponent;
-      while (x < 1e-4) x *= 10, --exponent;
+    if (x >= 1e6 || (x != 0 && x < 1e-4)) {
+      while (x >= 10) x /= 10, ++exponent;
+      while (x < 1) x *= 10, --exponent;
     }
     const auto micro = static_cast<std::int64_t>(x * 1e6 + 0.5);
     *this << micro / 1000000;
