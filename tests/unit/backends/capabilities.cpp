@@ -3,10 +3,10 @@
 #include "support/catch.hpp"
 
 #include <plumb/plumb.hpp>
-#if defined(PLUMB_TEST_XTENSOR)
+#if __has_include(<plumb/backends/xtensor.hpp>)
 #include <plumb/backends/xtensor.hpp>
 #endif
-#if defined(PLUMB_TEST_ONEDNN)
+#if __has_include(<plumb/backends/onednn.hpp>)
 #include <plumb/backends/onednn.hpp>
 #endif
 
@@ -36,7 +36,7 @@ struct serial_entry {
   template <class S>
   std::string gemm_path() { return std::is_same_v<S, Real> ? "native" : "converted on reading"; }
 };
-#if defined(PLUMB_TEST_XTENSOR)
+#if __has_include(<plumb/backends/xtensor.hpp>)
 struct xtensor_entry {
   using backend = xtensor::backend;
   backend compute{};
@@ -45,7 +45,7 @@ struct xtensor_entry {
   std::string gemm_path() { return std::is_same_v<S, double> ? "native" : "converted on reading"; }
 };
 #endif
-#if defined(PLUMB_TEST_ONEDNN)
+#if __has_include(<plumb/backends/onednn.hpp>)
 struct onednn_entry {
   using backend = onednn::backend;
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
@@ -119,11 +119,11 @@ struct gemm_operation {
 constexpr auto operations = hana::tuple_t<token_logp_operation, token_logp_backward_operation, gemm_operation>;
 constexpr auto dtypes = hana::tuple_t<double, float, bf16, f16>;
 constexpr auto entries = hana::tuple_t<serial_entry<double>, serial_entry<float>
-#if defined(PLUMB_TEST_XTENSOR)
+#if __has_include(<plumb/backends/xtensor.hpp>)
                                        ,
                                        xtensor_entry
 #endif
-#if defined(PLUMB_TEST_ONEDNN)
+#if __has_include(<plumb/backends/onednn.hpp>)
                                        ,
                                        onednn_entry
 #endif

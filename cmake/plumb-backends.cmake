@@ -1,0 +1,42 @@
+# The backends that stand on a library from outside, and how it is found. Read by plumb's own build and, once installed, by
+# find_package(plumb COMPONENTS ...).
+
+set(PLUMB_BACKENDS xtensor onednn)
+
+# plumb_find_library(<backend> [argument of find_package...])
+# Sets PLUMB_LIBRARY to the target that <backend> links, or PLUMB_PROBLEM to the second half of a sentence.
+function(plumb_find_library backend)
+  set(library "")
+  set(problem "")
+  if(backend STREQUAL "xtensor")
+    set(needs "xtensor 0.24 or later (Debian: libxtensor-dev)")
+    find_package(xtensor CONFIG QUIET ${ARGN})
+    set(names xtensor xtensor::xtensor)
+  elseif(backend STREQUAL "onednn")
+    set(needs "oneDNN 2.6 or later (Debian: libdnnl-dev, ocl-icd-opencl-dev)")
+    # Debian's oneDNN wants OpenCL and ends the configuration where it is missing, so the advice has to come before.
+    find_library(PLUMB_OPENCL_LIBRARY OpenCL)
+    mark_as_advanced(PLUMB_OPENCL_LIBRARY)
+    if(NOT PLUMB_OPENCL_LIBRARY)
+      message(STATUS "plumb::onednn: should the search for oneDNN stop at OpenCL, install OpenCL's development files "
+                     "(Debian: ocl-icd-opencl-dev)")
+    endif()
+    find_package(dnnl CONFIG QUIET ${ARGN})
+    set(names DNNL::dnnl)
+  else()
+    list(JOIN PLUMB_BACKENDS ", " known)
+    set(problem "plumb has no component \"${backend}\" (it has: ${known}).")
+  endif()
+  if(NOT problem)
+    foreach(name IN LISTS names)
+      if(TARGET ${name} AND NOT library)
+        set(library ${name})
+      endif()
+    endforeach()
+    if(NOT library)
+      set(problem "plumb::${backend} needs ${needs}, which was not found.")
+    endif()
+  endif()
+  set(PLUMB_LIBRARY "${library}" PARENT_SCOPE)
+  set(PLUMB_PROBLEM "${problem}" PARENT_SCOPE)
+endfunction()
