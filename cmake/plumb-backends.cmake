@@ -1,5 +1,5 @@
-# The backends that stand on a library from outside, and how it is found. Read by plumb's own build and, once installed, by
-# find_package(plumb COMPONENTS ...).
+# The backends that stand on a library from outside, and how it is found. Read by plumb's own build and, once installed,
+# by find_package(plumb COMPONENTS ...).
 
 set(PLUMB_BACKENDS xtensor onednn)
 

@@ -1,14 +1,16 @@
-# Installs headers, a package for find_package with the backends as components, and one for pkg-config. Nothing depends on the
-# architecture, so everything but the headers goes to share/.
+# Installs headers, a package for find_package with the backends as components, and one for pkg-config. Nothing depends
+# on the architecture, so everything but the headers goes to share/.
 
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(package "${CMAKE_INSTALL_DATADIR}/cmake/plumb")
 
 install(TARGETS plumb EXPORT plumb FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
-# Backends are installed whether this build has them or not: they are headers, and the library is found where they are used.
+# Backends are installed whether this build has them or not: they are headers; their libraries are found where they are
+# used.
 foreach(backend IN LISTS PLUMB_BACKENDS)
-  install(DIRECTORY backends/${backend}/include/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" FILES_MATCHING PATTERN "*.hpp")
+  install(DIRECTORY backends/${backend}/include/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+          FILES_MATCHING PATTERN "*.hpp")
 endforeach()
 
 install(EXPORT plumb NAMESPACE plumb:: FILE plumb-targets.cmake DESTINATION "${package}")

@@ -59,7 +59,7 @@ template <options O>
 std::string to_text(const O& o) {
   std::string text;
   for_each(o, [&](const char* name, const auto& value) {
-    text += (text.empty() ? "{" : ", ") + std::string(name) + ": " + to_text(value);
+    text.append(text.empty() ? "{" : ", ").append(name).append(": ").append(to_text(value));
   });
   return text + "}";
 }
@@ -71,7 +71,8 @@ std::string difference(const O& from, const O& to) {
   boost::hana::for_each(boost::hana::accessors<O>(), [&](auto accessor) {
     const std::string a = to_text(boost::hana::second(accessor)(from)), b = to_text(boost::hana::second(accessor)(to));
     if (a == b) return;
-    text += (text.empty() ? "" : ", ") + std::string(boost::hana::to<const char*>(boost::hana::first(accessor))) + ": " + a + " -> " + b;
+    text.append(text.empty() ? "" : ", ").append(boost::hana::to<const char*>(boost::hana::first(accessor)));
+    text.append(": ").append(a).append(" -> ").append(b);
   });
   return text;
 }

@@ -55,6 +55,8 @@ __global__ void noise(device_view<T, 1> out, plumb::random_stream stream) {
 template __global__ void preference_terms(device_view<const float, 2>, device_view<float, 2>, device_view<float, 2>);
 template __global__ void preference_terms(device_view<const double, 2>, device_view<double, 2>, device_view<double, 2>);
 template __global__ void softmax_parts(device_view<const float, 2>, device_view<const float, 1>, device_view<float, 2>);
-template __global__ void softmax_parts(device_view<const plumb::bf16, 2>, device_view<const float, 1>, device_view<float, 2>);
-template __global__ void softmax_parts(device_view<const plumb::f16, 2>, device_view<const float, 1>, device_view<float, 2>);
+template __global__ void softmax_parts(device_view<const plumb::bf16, 2>, device_view<const float, 1>,
+                                       device_view<float, 2>);
+template __global__ void softmax_parts(device_view<const plumb::f16, 2>, device_view<const float, 1>,
+                                       device_view<float, 2>);
 template __global__ void noise(device_view<float, 1>, plumb::random_stream);

@@ -1,6 +1,7 @@
 #pragma once
-// Catch2, whichever is there (2.13 or 3), under the names of version 3: TEST_CASE, TEMPLATE_TEST_CASE, SECTION, GENERATE,
-// Catch::Approx, Catch::Matchers::{WithinAbs, WithinRel, WithinULP, ContainsSubstring, StartsWith, EndsWith, Message}.
+// Catch2, whichever is there (2.13 or 3), under the names of version 3: TEST_CASE, TEMPLATE_TEST_CASE, SECTION,
+// GENERATE, Catch::Approx, Catch::Matchers::{WithinAbs, WithinRel, WithinULP, ContainsSubstring, StartsWith, EndsWith,
+// Message}.
 
 #if __has_include(<catch2/catch_test_macros.hpp>)
 #include <catch2/catch_approx.hpp>
@@ -22,8 +23,8 @@ inline auto ContainsSubstring(const std::string& text) { return Contains(text); 
 
 namespace plumb_test {
 
-/// For a test that cannot run here: prints the reason, and the test counts as skipped unless something in it failed. Return
-/// after the call.
+/// For a test that cannot run here: prints the reason, and the test counts as skipped unless something in it failed.
+/// Return after the call.
 void skip(const std::string& reason);
 
 }  // namespace plumb_test

@@ -29,7 +29,8 @@ class arena {
   view<T, static_cast<int>(sizeof...(E)), Space> take(E... extents) {
     const std::size_t count = (static_cast<std::size_t>(extents) * ... * std::size_t{1});
     const auto address = reinterpret_cast<std::uintptr_t>(base_) + used_;
-    const std::size_t skip = (arena_alignment - address % arena_alignment) % arena_alignment;
+    // An empty array takes nothing, so that `workspace_size` need not count it.
+    const std::size_t skip = count > 0 ? (arena_alignment - address % arena_alignment) % arena_alignment : 0;
     if (used_ + skip + count * sizeof(T) > capacity_)
       fail(message("arena") << "needs " << count * sizeof(T) << " bytes more, but " << (capacity_ - used_) << " of "
                             << capacity_ << " are left: size it with the operation's `..._workspace` function.");

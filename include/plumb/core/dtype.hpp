@@ -17,12 +17,12 @@ struct bf16 {
 
   constexpr bf16() = default;
   PLUMB_HD constexpr explicit bf16(float x) {
-    const auto u = std::bit_cast<std::uint32_t>(x);
+    const auto u = __builtin_bit_cast(std::uint32_t, x);
     const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
     bits = static_cast<std::uint16_t>(nan ? (u >> 16) | 0x40u : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
   }
   PLUMB_HD constexpr explicit operator float() const {
-    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+    return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
   }
 };
 
@@ -32,7 +32,7 @@ struct f16 {
 
   constexpr f16() = default;
   PLUMB_HD constexpr explicit f16(float x) {
-    const auto u = std::bit_cast<std::uint32_t>(x);
+    const auto u = __builtin_bit_cast(std::uint32_t, x);
     const std::uint32_t sign = (u >> 16) & 0x8000u;
     const std::uint32_t magnitude = u & 0x7fffffffu;
     std::uint32_t h = 0;
@@ -56,15 +56,15 @@ struct f16 {
     const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
     const std::uint32_t exponent = (bits >> 10) & 0x1fu;
     std::uint32_t significand = bits & 0x3ffu;
-    if (exponent == 0x1f) return std::bit_cast<float>(sign | 0x7f800000u | (significand << 13));
-    if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112u) << 23) | (significand << 13));
-    if (significand == 0) return std::bit_cast<float>(sign);
+    if (exponent == 0x1f) return __builtin_bit_cast(float, sign | 0x7f800000u | (significand << 13));
+    if (exponent != 0) return __builtin_bit_cast(float, sign | ((exponent + 112u) << 23) | (significand << 13));
+    if (significand == 0) return __builtin_bit_cast(float, sign);
     std::uint32_t e = 113u;
     while (!(significand & 0x400u)) {
       significand <<= 1;
       --e;
     }
-    return std::bit_cast<float>(sign | (e << 23) | ((significand & 0x3ffu) << 13));
+    return __builtin_bit_cast(float, sign | (e << 23) | ((significand & 0x3ffu) << 13));
   }
 };
 

@@ -47,9 +47,9 @@ PLUMB_HD T tanh(const T& x) { return lookup::call_tanh(x); }
 template <class T>
 PLUMB_HD constexpr bool is_nan(const T& x) {
   if constexpr (std::is_same_v<T, float>) {
-    return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u;
+    return (__builtin_bit_cast(std::uint32_t, x) & 0x7fffffffu) > 0x7f800000u;
   } else if constexpr (std::is_same_v<T, double>) {
-    return (std::bit_cast<std::uint64_t>(x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;
+    return (__builtin_bit_cast(std::uint64_t, x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;
   } else {
     return x.is_nan();
   }
@@ -57,9 +57,9 @@ PLUMB_HD constexpr bool is_nan(const T& x) {
 template <class T>
 PLUMB_HD constexpr bool is_inf(const T& x) {
   if constexpr (std::is_same_v<T, float>) {
-    return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) == 0x7f800000u;
+    return (__builtin_bit_cast(std::uint32_t, x) & 0x7fffffffu) == 0x7f800000u;
   } else if constexpr (std::is_same_v<T, double>) {
-    return (std::bit_cast<std::uint64_t>(x) & 0x7fffffffffffffffu) == 0x7ff0000000000000u;
+    return (__builtin_bit_cast(std::uint64_t, x) & 0x7fffffffffffffffu) == 0x7ff0000000000000u;
   } else {
     return x.is_inf();
   }

@@ -1,5 +1,6 @@
-// What a user's program would find out about plumb, in one file without a test framework: built and run through every way of
-// including plumb and under every set of flags that users have. Prints what is wrong; the exit status is the number of it.
+// What a user's program would find out about plumb, in one file without a test framework: built and run through every
+// way of including plumb and under every set of flags that users have. Prints what is wrong; the exit status is the
+// number of it.
 #include <plumb/plumb.hpp>
 
 #include <cmath>
@@ -23,7 +24,8 @@ void check(bool good, const char* what) {
 
 bool close(double a, double b) { return plumb::math::is_finite(a) && std::fabs(a - b) < 1e-12; }
 
-const std::vector<double> chosen{-12.1, -30.4}, rejected{-14.0, -29.9}, ref_chosen{-12.5, -31.0}, ref_rejected{-13.2, -30.1};
+const std::vector<double> chosen{-12.1, -30.4}, rejected{-14.0, -29.9}, ref_chosen{-12.5, -31.0},
+    ref_rejected{-13.2, -30.1};
 
 // By hand: z = 0.1 (0.4 + 0.8) and 0.1 (0.6 - 0.2); the loss is the mean of -log sigmoid(z).
 void loss_and_gradient() {
@@ -83,7 +85,8 @@ void a_mistake_is_told() {
   // The call that fails owns nothing yet, so that jumping out of it loses nothing.
   plumb::serial::backend<double> compute;
   plumb::arena<> scratch;
-  if (setjmp(back) == 0) plumb::dpo_pairs(compute, scratch, {.chosen = chosen, .rejected = one}, {.denominator = 1}, {});
+  if (setjmp(back) == 0)
+    plumb::dpo_pairs(compute, scratch, {.chosen = chosen, .rejected = one}, {.denominator = 1}, {});
   check(told, "the sentence of a mistake, without exceptions");
 }
 #else
@@ -107,6 +110,7 @@ int main() {
   loss_and_gradient();
   infinities_and_nan();
   a_mistake_is_told();
-  if (wrong == 0) std::printf("plumb %d.%d.%d: all is well\n", PLUMB_VERSION_MAJOR, PLUMB_VERSION_MINOR, PLUMB_VERSION_PATCH);
+  if (wrong == 0)
+    std::printf("plumb %d.%d.%d: all is well\n", PLUMB_VERSION_MAJOR, PLUMB_VERSION_MINOR, PLUMB_VERSION_PATCH);
   return wrong;
 }

@@ -1,4 +1,5 @@
-// Units compiled with and without exceptions, in one program: each gets the errors of its own mode, and the same numbers.
+// Units compiled with and without exceptions, in one program: each gets the errors of its own mode, and the same
+// numbers.
 #include <cstdio>
 
 bool mistake_throws();

@@ -14,4 +14,6 @@ bool mistake_throws() {
   return false;
 }
 
-double loss_with_exceptions() { return plumb::dpo(std::vector{-1.0}, std::vector{-2.0}, std::vector{-1.0}, std::vector{-1.5}).loss; }
+double loss_with_exceptions() {
+  return plumb::dpo(std::vector{-1.0}, std::vector{-2.0}, std::vector{-1.0}, std::vector{-1.5}).loss;
+}

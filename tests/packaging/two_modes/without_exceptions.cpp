@@ -20,4 +20,6 @@ bool mistake_reaches_handler() {
   return false;
 }
 
-double loss_without_exceptions() { return plumb::dpo(std::vector{-1.0}, std::vector{-2.0}, std::vector{-1.0}, std::vector{-1.5}).loss; }
+double loss_without_exceptions() {
+  return plumb::dpo(std::vector{-1.0}, std::vector{-2.0}, std::vector{-1.0}, std::vector{-1.5}).loss;
+}

@@ -1,4 +1,4 @@
-// The xtensor backend against values worked out by hand, and against the serial backend on random arrays of every layout.
+// The xtensor backend against values worked out by hand, and against the serial backend on random arrays.
 
 #include <plumb/backends/serial.hpp>
 #include <plumb/backends/xtensor.hpp>
@@ -6,9 +6,11 @@
 
 #include "support/catch.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
+#include <tuple>
 #include <vector>
 
 using namespace plumb;
@@ -19,21 +21,21 @@ static_assert(require_determinism<plumb::xtensor::backend, determinism::thread_c
 namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+constexpr double qnan = std::numeric_limits<double>::quiet_NaN();
 constexpr double canary = -77.25;  // exact in every storage type
 
 using doubles = std::vector<double>;
 using ids = std::vector<std::int32_t>;
 using flags = std::vector<std::uint8_t>;
 
-// Equal bits of meaning: NaN equals NaN, infinities equal themselves, numbers agree to 1e-12 of the larger of them and 1.
+// NaN agrees with NaN, an infinity with itself, numbers to 1e-12 of the largest of them and 1.
 bool agree(double a, double b) {
   if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
   if (std::isinf(a) || std::isinf(b)) return a == b;
   return std::abs(a - b) <= 1e-12 * std::max({1.0, std::abs(a), std::abs(b)});
 }
 template <class T>
-bool agree(const std::vector<T>& a, const std::vector<T>& b) {
+bool agree(const std::vector<T>& a, const std::type_identity_t<std::vector<T>>& b) {
   if (a.size() != b.size()) return false;
   for (std::size_t i = 0; i < a.size(); ++i) {
     if (agree(convert<double>(a[i]), convert<double>(b[i]))) continue;
@@ -87,12 +89,12 @@ TEST_CASE("xtensor: fill and copy") {
     CHECK(y == doubles{1, 2, 3, 1, 2, 3});
   }
   SECTION("copy converts") {
-    const doubles x{1.00390625, 1.01171875, -inf, nan};  // ties: to 1, to 1 + 2^-6
+    const doubles x{1.00390625, 1.01171875, -inf, qnan};  // ties: to 1, to 1 + 2^-6
     std::vector<bf16> y(4);
     b.copy(view<const double, 1>(x), view<bf16, 1>(y));
     doubles z(4);
     b.copy(as_const(view<bf16, 1>(y)), view<double, 1>(z));
-    CHECK(agree(z, {1, 1.015625, -inf, nan}));
+    CHECK(agree(z, {1, 1.015625, -inf, qnan}));
     const flags m{0, 1, 255};
     doubles w(3);
     b.copy(view<const std::uint8_t, 1>(m), view<double, 1>(w));
@@ -122,7 +124,8 @@ TEST_CASE("xtensor: transform") {
     CHECK(y == doubles{1, -8, -17, -26});
     b.transform(weigh{}, out, in, view<const std::uint8_t, 1>(m), view<const std::int32_t, 1>(n));
     CHECK(y == doubles{-99, -8, 83, 174});
-    b.transform(weigh{}, out, in, view<const std::uint8_t, 1>(m), view<const std::int32_t, 1>(n), view<const float, 1>(s));
+    b.transform(weigh{}, out, in, view<const std::uint8_t, 1>(m), view<const std::int32_t, 1>(n),
+                view<const float, 1>(s));
     CHECK(y == doubles{-599, -1008, -1417, -1826});
   }
   SECTION("broadcast by zero strides") {
@@ -142,9 +145,9 @@ TEST_CASE("xtensor: transform") {
     CHECK(z == doubles{0.5, 1, 0.5, 0.5});
   }
   SECTION("NaN and nothing") {
-    const doubles w{nan, inf};
+    const doubles w{qnan, inf};
     b.transform(weigh{}, out.slice(0, 2), view<const double, 1>(w));
-    CHECK(agree(y, {nan, inf, 0, 0}));
+    CHECK(agree(y, {qnan, inf, 0, 0}));
     b.transform(weigh{}, view<double, 4>(nullptr, 2, 3, 0, 1), view<const double, 4>(nullptr, 2, 3, 0, 1));
   }
 }
@@ -177,7 +180,8 @@ TEST_CASE("xtensor: reduce") {
     CHECK(y == doubles{1, 2, 3});
   }
   SECTION("NaN anywhere gives NaN; -inf alone gives -inf") {
-    for (const doubles& row : {doubles{nan, 1, 2}, doubles{1, nan, 2}, doubles{1, 2, nan}, doubles{inf, nan, -inf}}) {
+    for (const doubles& row :
+         {doubles{qnan, 1, 2}, doubles{1, qnan, 2}, doubles{1, 2, qnan}, doubles{inf, qnan, -inf}}) {
       b.reduce(reduction::max, view<const double, 1>(row), view<double, 1>(y.data(), 1));
       CHECK(std::isnan(y[0]));
       b.reduce(reduction::sum, view<const double, 1>(row), view<double, 1>(y.data(), 1));
@@ -204,13 +208,13 @@ TEST_CASE("xtensor: reduce") {
 
 TEST_CASE("xtensor: segments") {
   xtensor::backend b;
-  // Sequences: tokens 4..7, none, 0..3; token 3 belongs to none. Token 5 of the first and the whole last one are not scored.
+  // Sequences: tokens 4..7, none, 0..3; token 3 belongs to none. Token 5 and the whole last sequence are not scored.
   const ids begin{4, 2, 0}, end{7, 2, 3};
   const flags scored{0, 0, 0, 1, 1, 0, 1};
   const sequence_layout<> all{begin, end, {}}, some{begin, end, scored};
-  const doubles x{1, 2, 3, nan, 5, 6, 8};
+  const doubles x{1, 2, 3, qnan, 5, 6, 8};
   doubles hostile = x;
-  hostile[5] = nan;
+  hostile[5] = qnan;
   hostile[0] = inf;
   doubles y(3, canary);
   const view<double, 1> out(y);
@@ -226,7 +230,7 @@ TEST_CASE("xtensor: segments") {
     b.segment_reduce(reduction::max, hostile, some, out);
     CHECK(y == doubles{8, -inf, -inf});
     b.segment_reduce(reduction::max, hostile, all, out);
-    CHECK(agree(y, {nan, -inf, inf}));
+    CHECK(agree(y, {qnan, -inf, inf}));
   }
   SECTION("broadcast, overwriting and adding") {
     const doubles each{10, 20, 30};
@@ -236,21 +240,22 @@ TEST_CASE("xtensor: segments") {
     CHECK(tokens == doubles{30, 30, 30, 0, 10, 10, 10});
     b.segment_broadcast(each, some, t, write::overwrite);
     CHECK(tokens == doubles{0, 0, 0, 0, 10, 0, 10});
-    tokens = {1, 2, 3, nan, 5, 6, 7};
+    tokens = {1, 2, 3, qnan, 5, 6, 7};
     b.segment_broadcast(each, some, t, write::add);
-    CHECK(agree(tokens, {1, 2, 3, nan, 15, 6, 17}));
-    b.segment_broadcast(doubles{nan, nan, 1}, some, t);
-    CHECK(agree(tokens, {0, 0, 0, 0, nan, 0, nan}));
+    CHECK(agree(tokens, {1, 2, 3, qnan, 15, 6, 17}));
+    b.segment_broadcast(doubles{qnan, qnan, 1}, some, t);
+    CHECK(agree(tokens, {0, 0, 0, 0, qnan, 0, qnan}));
   }
   SECTION("scan from the end, over scored tokens") {
-    const doubles a{0.5, 2, nan, nan, 3, nan, nan};  // the last factor of a sequence multiplies nothing
+    // The last factor of a sequence multiplies nothing.
+    const doubles a{0.5, 2, qnan, qnan, 3, qnan, qnan};
     doubles tokens(7, canary);
     b.segment_scan(a, x, sequence_layout<>{begin, end, flags{1, 1, 1, 1, 1, 0, 1}}, view<double, 1>(tokens));
     CHECK(tokens == doubles{1 + 0.5 * 8, 2 + 2 * 3, 3, 0, 5 + 3 * 8, 0, 8});
     b.segment_scan(a, hostile, some, view<double, 1>(tokens));
     CHECK(tokens == doubles{0, 0, 0, 0, 29, 0, 8});
     b.segment_scan(a, x, all, view<double, 1>(tokens));
-    CHECK(agree(tokens, {5, 8, 3, 0, nan, nan, 8}));
+    CHECK(agree(tokens, {5, 8, 3, 0, qnan, qnan, 8}));
   }
   SECTION("no sequences, no tokens") {
     const sequence_layout<> none{};
@@ -271,9 +276,9 @@ TEST_CASE("xtensor: row_log_sum_exp") {
   const doubles x{0, 0, -1000, -1000, 1000, -inf, -inf, -inf, inf, inf};
   b.row_log_sum_exp(matrix(x, 5, 2), view<double, 1>(y));
   CHECK(agree(y, {std::log(2.0), -1000 + std::log(2.0), 1000, -inf, inf}));
-  const doubles h{nan, 1, inf, nan, -inf, inf, -inf, 3};
+  const doubles h{qnan, 1, inf, qnan, -inf, inf, -inf, 3};
   b.row_log_sum_exp(matrix(h, 4, 2), view<double, 1>(y.data(), 4));
-  CHECK(agree(y, {nan, nan, inf, 3, inf}));
+  CHECK(agree(y, {qnan, qnan, inf, 3, inf}));
   b.row_log_sum_exp(matrix(x, 5, 0), view<double, 1>(y));
   CHECK(y == doubles(5, -inf));
   const std::vector<bf16> s{bf16(1), bf16(2)};
@@ -284,41 +289,41 @@ TEST_CASE("xtensor: row_log_sum_exp") {
 
 TEST_CASE("xtensor: rows by id") {
   xtensor::backend b;
-  const doubles x{1, nan, 3, 4, 5, inf};
+  const doubles x{1, qnan, 3, 4, 5, inf};
   doubles y(6, canary);
   SECTION("pick") {
     b.row_pick(matrix(x, 3, 2), ids{0, -1, 1}, view<double, 1>(y.data(), 3));
     CHECK(y == doubles{1, 0, inf, canary, canary, canary});
     b.row_pick(matrix(x, 3, 2), ids{1, -100, 0}, view<double, 1>(y.data(), 3));
-    CHECK(agree(y, {nan, 0, 5, canary, canary, canary}));
+    CHECK(agree(y, {qnan, 0, 5, canary, canary, canary}));
     b.row_pick(matrix(x, 2, 0), ids{-1, -1}, view<double, 1>(y.data(), 2));
     CHECK(agree(y, {0, 0, 5, canary, canary, canary}));
   }
   SECTION("add at") {
     y = x;
-    b.row_add_at(doubles{10, nan, 30}, ids{0, -1, 0}, matrix(y, 3, 2));
-    CHECK(agree(y, {11, nan, 3, 4, 35, inf}));
+    b.row_add_at(doubles{10, qnan, 30}, ids{0, -1, 0}, matrix(y, 3, 2));
+    CHECK(agree(y, {11, qnan, 3, 4, 35, inf}));
     std::vector<float> s{1, 2};
     b.row_add_at(doubles{0.5}, ids{1}, view<float, 2>(s.data(), 1, 2));
     CHECK(s == std::vector<float>{1, 2.5f});
   }
   SECTION("gather") {
     b.row_gather(matrix(x, 3, 2), ids{2, -1, 0}, matrix(y, 3, 2));
-    CHECK(agree(y, {5, inf, 0, 0, 1, nan}));
+    CHECK(agree(y, {5, inf, 0, 0, 1, qnan}));
     b.row_gather(matrix(x, 0, 2), ids{-1}, matrix(y, 1, 2));
-    CHECK(agree(y, {0, 0, 0, 0, 1, nan}));
+    CHECK(agree(y, {0, 0, 0, 0, 1, qnan}));
     std::vector<bf16> s(2);
     b.row_gather(matrix(x, 3, 2), ids{1}, view<bf16, 2>(s.data(), 1, 2));
     CHECK(static_cast<float>(s[0]) == 3);
     CHECK(static_cast<float>(s[1]) == 4);
   }
   SECTION("scatter, with ids that repeat") {
-    y = {100, 200, 300, 400, 500, nan};
-    const doubles rows{1, 2, 3, 4, nan, nan, 5, 6};
+    y = {100, 200, 300, 400, 500, qnan};
+    const doubles rows{1, 2, 3, 4, qnan, qnan, 5, 6};
     b.row_scatter_add(matrix(rows, 4, 2), ids{1, 1, -1, 0}, matrix(y, 3, 2));
-    CHECK(agree(y, {105, 206, 304, 406, 500, nan}));
+    CHECK(agree(y, {105, 206, 304, 406, 500, qnan}));
     b.row_scatter_add(matrix(rows, 0, 2), view<const std::int32_t, 1>(), matrix(y, 3, 2));
-    CHECK(agree(y, {105, 206, 304, 406, 500, nan}));
+    CHECK(agree(y, {105, 206, 304, 406, 500, qnan}));
   }
 }
 
@@ -331,30 +336,30 @@ TEST_CASE("xtensor: row_softmax and its gradient") {
     CHECK(agree(y, {0.25, 0.75, 0.5, 0.5, 0, 1}));
   }
   SECTION("valid columns: the rest is not read and becomes 0") {
-    const doubles x{1, nan, 0, std::log(4.0), nan, inf};
+    const doubles x{1, qnan, 0, std::log(4.0), qnan, inf};
     b.row_softmax(matrix(x, 3, 2), ids{1, 2, 0}, matrix(y, 3, 2));
     CHECK(agree(y, {1, 0, 0.2, 0.8, 0, 0}));
   }
   SECTION("NaN makes its row NaN, and no other") {
-    const doubles x{1, nan, 0, 0};
+    const doubles x{1, qnan, 0, 0};
     b.row_softmax(matrix(x, 2, 2), {}, matrix(y, 2, 2));
-    CHECK(agree(y, {nan, nan, 0.5, 0.5, canary, canary}));
+    CHECK(agree(y, {qnan, qnan, 0.5, 0.5, canary, canary}));
   }
   SECTION("in place, and nothing") {
-    y = {0, std::log(3.0), 7, 7, nan, nan};
+    y = {0, std::log(3.0), 7, 7, qnan, qnan};
     b.row_softmax(matrix(y, 2, 2), {}, matrix(y, 2, 2));
-    CHECK(agree(y, {0.25, 0.75, 0.5, 0.5, nan, nan}));
+    CHECK(agree(y, {0.25, 0.75, 0.5, 0.5, qnan, qnan}));
     b.row_softmax(matrix(y, 2, 0), ids{0, 0}, matrix(y, 2, 0));
     b.row_softmax(matrix(y, 0, 2), {}, matrix(y, 0, 2));
-    CHECK(agree(y, {0.25, 0.75, 0.5, 0.5, nan, nan}));
+    CHECK(agree(y, {0.25, 0.75, 0.5, 0.5, qnan, qnan}));
   }
   SECTION("gradient: y (dy - sum y dy), also in place") {
     const doubles p{0.25, 0.75, 1, 0};
     y = {4, 8, 3, 1e300, canary, canary};
     b.row_softmax_grad(matrix(p, 2, 2), matrix(y, 2, 2), matrix(y, 2, 2));
     CHECK(agree(y, {0.25 * (4 - 7), 0.75 * (8 - 7), 0, 0, canary, canary}));
-    b.row_softmax_grad(matrix(p, 2, 2), matrix(doubles{nan, 0, 1, 1}, 2, 2), matrix(y, 2, 2));
-    CHECK(agree(y, {nan, nan, 0, 0, canary, canary}));
+    b.row_softmax_grad(matrix(p, 2, 2), matrix(doubles{qnan, 0, 1, 1}, 2, 2), matrix(y, 2, 2));
+    CHECK(agree(y, {qnan, qnan, 0, 0, canary, canary}));
   }
 }
 
@@ -363,7 +368,7 @@ TEST_CASE("xtensor: gemm") {
   arena<> none;
   const doubles x{1, 2, 3, 4, 5, 6};           // [2, 3]
   const doubles w{1, 0, -1, 2, 0, 1};          // [3, 2]
-  doubles c{nan, nan, nan, nan};
+  doubles c{qnan, qnan, qnan, qnan};
   SECTION("with beta 0, what c holds does not matter") {
     b.gemm(none, 1, matrix(x, 2, 3), matrix(w, 3, 2), 0, matrix(c, 2, 2));
     CHECK(c == doubles{-1, 7, -1, 16});
@@ -408,7 +413,6 @@ TEST_CASE("xtensor: shapes are checked before anything is written") {
   const auto m = matrix(y, 2, 3);
   const view<double, 1> v(y.data(), 2);
   const view<const double, 1> long_vector(x.data(), 3);
-  const sequence_layout<> layout{ids{0, 2}, ids{2, 3}, {}};
   const ids begin{0, 2}, end{2, 3};
   const sequence_layout<> two_sequences{begin, end, {}};
   CHECK_THROWS_AS(b.copy(matrix(x, 3, 2), m), precondition_error);
@@ -505,8 +509,10 @@ void compare(Operation operation, Outputs... outputs) {
   auto actual = expected;
   std::apply([&](auto&... y) { operation(expected_backend, y.get()...); }, expected);
   std::apply([&](auto&... y) { operation(actual_backend, y.get()...); }, actual);
-  std::apply(
-      [&](auto&... e) { std::apply([&](auto&... a) { CHECK((agree(a.memory, e.memory) && ...)); }, actual); }, expected);
+  const auto check = [&](auto&... e) {
+    std::apply([&](auto&... a) { CHECK((agree(a.memory, e.memory) && ...)); }, actual);
+  };
+  std::apply(check, expected);
 }
 
 template <int R, class S>
@@ -541,7 +547,7 @@ void compare_reduce(random_source& random) {
     CAPTURE(R, trial);
     const auto y = make<double, R>(random, f, random.output_kind());
     for (reduction op : {reduction::sum, reduction::max})
-      for (write w : {write::overwrite, write::add})
+      for (plumb::write w : {write::overwrite, write::add})
         compare([&](auto& b, auto out) { b.reduce(op, x.read(), out, w); }, y);
   }
 }
@@ -663,7 +669,7 @@ TEST_CASE("xtensor equals serial: segments") {
     const auto per_sequence = make<double, 1>(random, {sequences}, random.output_kind());
     for (reduction op : {reduction::sum, reduction::max})
       compare([&](auto& b, auto out) { b.segment_reduce(op, x.read(), layout, out); }, per_sequence);
-    for (write w : {write::overwrite, write::add})
+    for (plumb::write w : {write::overwrite, write::add})
       compare([&](auto& b, auto out) { b.segment_broadcast(each.read(), layout, out, w); }, y);
     compare([&](auto& b, auto out) { b.segment_scan(a.read(), x.read(), layout, out); }, y);
   }

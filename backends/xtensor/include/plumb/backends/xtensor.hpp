@@ -1,6 +1,6 @@
 #pragma once
 // The xtensor backend: every operation in array notation and double precision, to be read beside the comments of
-// compute/operations.hpp. It is the specification that other backends are compared with; it allocates and does not hurry.
+// compute/operations.hpp. It is the specification that the other backends are compared with; it allocates freely.
 
 #include <plumb/compute/backend.hpp>
 #include <plumb/math/scalar.hpp>
@@ -92,8 +92,14 @@ class backend {
   // The extents of `x`, but 1 along `along`. A sum over nothing is 0, a maximum -inf.
   template <std::size_t R>
   static xt::xtensor<double, R> reduced(reduction op, const xt::xtensor<double, R>& x, const axes& along) {
+    const double of_nothing = op == reduction::sum ? 0.0 : minus_infinity;
+    if (x.size() == 0) {
+      auto extents = x.shape();
+      for (std::size_t d : along) extents[d] = 1;
+      return xt::xtensor<double, R>(extents, of_nothing);
+    }
     if (op == reduction::sum) return xt::sum(x, along, xt::keep_dims);
-    const auto maximum = xt::make_xreducer_functor(larger{}, xt::const_value<double>(minus_infinity));
+    const auto maximum = xt::make_xreducer_functor(larger{}, xt::const_value<double>(of_nothing));
     return xt::reduce(maximum, x, along, xt::keep_dims);
   }
 
@@ -272,6 +278,7 @@ class backend {
   template <class A, class B, int R>
   void gemm(arena<>& scratch, real alpha, view<A, R> a, view<B, R> b, real beta, view<real, R> c) {
     check::gemm(a, b, c);
+    if (c.empty()) return;
     if constexpr (R > 2) {
       for (index_t i = 0; i < c.extent(0); ++i) gemm(scratch, alpha, a.row(i), b.row(i), beta, c.row(i));
     } else {
