@@ -4,6 +4,7 @@
 #include <plumb/core/random.hpp>
 #include <plumb/ops/token_logp.hpp>
 
+#include "support/allocations.hpp"
 #include "support/catch.hpp"
 
 #include <algorithm>
@@ -14,29 +15,6 @@
 #include <limits>
 #include <new>
 #include <vector>
-
-namespace {
-std::atomic<long> allocations{0};
-
-void* counted(std::size_t bytes, std::size_t alignment) {
-  ++allocations;
-  void* p = nullptr;
-  if (posix_memalign(&p, alignment < sizeof(void*) ? sizeof(void*) : alignment, bytes > 0 ? bytes : 1) != 0) throw std::bad_alloc();
-  return p;
-}
-}  // namespace
-
-// oneDNN allocates through these too: what is counted is all that a call makes in C++.
-void* operator new(std::size_t n) { return counted(n, alignof(std::max_align_t)); }
-void* operator new(std::size_t n, std::align_val_t a) { return counted(n, static_cast<std::size_t>(a)); }
-void* operator new(std::size_t n, const std::nothrow_t&) noexcept { return counted(n, alignof(std::max_align_t)); }
-void* operator new(std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
-  return counted(n, static_cast<std::size_t>(a));
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 using namespace plumb;
 
@@ -721,16 +699,16 @@ TEST_CASE("onednn: after the first call, only what the bare primitive allocates"
       const auto product = [&] { m.backend.gemm(scratch, scale ? alpha : 1.0f, a.in(), b.in(), add ? 1.0f : 0.0f, c.v); };
       const auto count = [](const auto& f) {
         f();
-        const long start = allocations;
+        const long long start = plumb_test::allocations();
         f();
-        return allocations - start;
+        return plumb_test::allocations() - start;
       };
       const long theirs = count(bare), ours = count(product);
       CAPTURE(scale, add, ours, theirs);
       REQUIRE(theirs > 0);
       REQUIRE(ours <= theirs);
     }
-  const long before = allocations;
+  const long long before = plumb_test::allocations();
   m.backend.fill(c.v, 1.0f);
   m.backend.copy(a16.in(), a.v);
   m.backend.transform(math::plus{}, a.v, a.in(), a.in());
@@ -741,7 +719,7 @@ TEST_CASE("onednn: after the first call, only what the bare primitive allocates"
   m.backend.token_logp(token_logp_inputs<float>{a.in(), ids}, {}, {per_row.v, other.v, {}});
   m.backend.token_logp_grad(token_logp_inputs<float>{a.in(), ids}, {}, {other.in(), per_row.in(), {}, {}}, a.v);
   m.backend.sync();
-  REQUIRE(allocations == before);
+  REQUIRE(plumb_test::allocations() == before);
 }
 
 TEST_CASE("onednn: scratch comes from the arena, or from the user's scratchpad") {

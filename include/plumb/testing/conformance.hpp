@@ -1,0 +1,52 @@
+#pragma once
+// The conformance kit: says whether a backend is one, and where not. No test framework.
+//
+//   int main() { return plumb::testing::run_conformance(my_chip{}); }
+//
+// Levels: queue, memory, transform, reductions and segments, rows, backward, scan, gemm, the contract (guards, NaN, order, errors, scratch,
+// determinism, allocations, capabilities), whole objectives. A level with a failure ends the climb, so that what is printed
+// first is what to mend first. A backend whose memory is not the host's specialises `testing::memory` (testing/memory.hpp).
+
+#include <plumb/testing/conformance/objectives.hpp>
+
+PLUMB_NAMESPACE_BEGIN
+
+namespace testing {
+
+inline void print(const conformance_report& report, std::FILE* to = stdout) {
+  int level = -1;
+  for (const auto& c : report.checks) {
+    if (c.level != level) {
+      level = c.level;
+      std::fprintf(to, "level %d: %s\n", level, level_names[level]);
+    }
+    if (c.outcome == check_result::passed) {
+      std::fprintf(to, "  %-28s ok       worst error %.3g of what is allowed\n", c.name.c_str(), c.worst);
+    } else {
+      std::fprintf(to, "  %-28s %s %s\n", c.name.c_str(), c.outcome == check_result::failed ? "FAILED  " : "not run ", c.detail.c_str());
+    }
+  }
+  std::fprintf(to, "%d passed, %d failed, %d not run\n", report.count(check_result::passed), report.count(check_result::failed),
+               report.count(check_result::not_run));
+}
+
+/// Climbs the levels and returns what happened at each check.
+template <class B>
+conformance_report check_conformance(B& b, const conformance_options& options = {}) {
+  static_assert(check_backend<B>());
+  detail::objective_checks<B> checks(b, options);
+  checks.run();
+  return std::move(checks.report);
+}
+
+/// Climbs the levels, prints each check, and returns the exit status of a program: 0 where nothing failed.
+template <class B>
+int run_conformance(B&& b, const conformance_options& options = {}) {
+  const conformance_report report = check_conformance(b, options);
+  if (options.print) print(report);
+  return report.count(check_result::failed) == 0 ? 0 : 1;
+}
+
+}  // namespace testing
+
+PLUMB_NAMESPACE_END

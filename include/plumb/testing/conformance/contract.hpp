@@ -1,0 +1,314 @@
+#pragma once
+// Level 8: what holds for every operation. Most of it runs levels 1 to 7 once more, under other conditions.
+
+#include <plumb/ops/token_logp.hpp>
+#include <plumb/testing/conformance/operations.hpp>
+
+#include <cstring>
+
+PLUMB_NAMESPACE_BEGIN
+
+namespace testing {
+namespace detail {
+
+template <class B>
+class contract_checks : public operation_checks<B> {
+ public:
+  using operation_checks<B>::operation_checks;
+  using typename suite<B>::real;
+  using typename suite<B>::space;
+  template <class T, int R>
+  using array = placed<T, R, space>;
+
+ protected:
+  using suite<B>::b_;
+
+  void contract() {
+    this->check(8, "guards", [&] { this->require(this->guards_.empty(), this->guards_.c_str()); });
+    this->check(8, "nan", [&] { nan(); });
+    this->check(8, "order", [&] { order(); });
+    this->check(8, "errors", [&] { errors(); });
+    this->check(8, "scratch", [&] { scratch_poisoned(); });
+    this->check(8, "determinism", [&] { determinism_of_runs(); });
+    this->check(8, "determinism.threads", [&] { determinism_of_threads(); });
+    this->check(8, "allocations", [&] { allocations(); });
+    this->check(8, "capability.token_logp", [&] { fused_token_logp(); });
+    this->check(8, "capability.token_logp_grad", [&] { fused_token_logp_grad(); });
+    this->level_done();
+  }
+
+ private:
+  static constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+
+  /// Runs levels again (all of 0 to 7, or one of them); nothing is recorded but the digest of all outputs, which is returned.
+  std::uint64_t replay(int level = -1) {
+    this->replaying_ = true;
+    this->replayed_level_ = level;
+    this->replay_failure_.clear();
+    this->digest_ = 1;
+    this->operations();
+    this->replaying_ = false;
+    return this->digest_;
+  }
+
+  // A NaN comes out wherever it went in, and nowhere else.
+  void nan() {
+    constexpr double n = not_a_number;
+    using m = oracle::matrix;
+    {
+      this->context("transform");
+      array<real, 1> x({3}, placement::dense, {1, n, 3}), y({3}, placement::dense);
+      this->call([&] { b_.transform(math::scale<real>{real(2)}, y.view(), x.in()); });
+      this->expect(y, expectation::plain({2, n, 6}), "transform");
+    }
+    for (const reduction op : {reduction::sum, reduction::max}) {
+      this->context(op == reduction::sum ? "reduce, sum" : "reduce, max");
+      array<real, 2> x({3, 3}, placement::dense, {1, n, 3, 4, 5, 6, n, 8, 9}), y({3, 1}, placement::dense);
+      this->call([&] { b_.reduce(op, x.in(), y.view(), write::overwrite); });
+      this->expect(y, expectation::plain({n, op == reduction::sum ? 15.0 : 6.0, n}), "reduce");
+      this->context(op == reduction::sum ? "segment_reduce, sum" : "segment_reduce, max");
+      const oracle::sequences l{.begin = {0, 3}, .end = {3, 6}, .tokens = 6};
+      const placed_sequences<space> where(l, placement::dense);
+      array<real, 1> t({6}, placement::dense, {1, 2, n, 4, 5, 6}), s({2}, placement::dense);
+      this->call([&] { b_.segment_reduce(op, t.in(), where.layout(), s.view()); });
+      this->expect(s, expectation::plain({n, op == reduction::sum ? 15.0 : 6.0}), "segment_reduce");
+    }
+    {
+      this->context("segment_scan");
+      const oracle::sequences l{.begin = {0, 3}, .end = {3, 5}, .tokens = 5};
+      const placed_sequences<space> where(l, placement::dense);
+      array<real, 1> a({5}, placement::dense, {1, 1, 1, 1, 1}), x({5}, placement::dense, {1, n, 3, 4, 5}), y({5}, placement::dense);
+      this->call([&] { b_.segment_scan(a.in(), x.in(), where.layout(), y.view()); });
+      this->expect(y, expectation::plain({n, n, 3, 9, 5}), "segment_scan");
+    }
+    const m logits{{1, n, 3, 4, 4, 4, oracle::infinity, n, 0}, 3, 3};
+    array<real, 2> x({3, 3}, placement::dense, logits.values), y({3, 3}, placement::dense);
+    {
+      this->context("row_log_sum_exp");
+      array<real, 1> z({3}, placement::dense);
+      this->call([&] { b_.row_log_sum_exp(x.in(), z.view()); });
+      this->expect(z, {{n, 4 + std::log(3.0), n}, {0, 4, 0}}, "row_log_sum_exp");
+    }
+    {
+      this->context("row_softmax");
+      const m finite{{1, n, 3, 4, 4, 4}, 2, 3};
+      array<real, 2> in({2, 3}, placement::dense, finite.values), out({2, 3}, placement::dense);
+      this->call([&] { b_.row_softmax(in.in(), {}, out.view()); });
+      this->expect(out, {{n, n, n, 1.0 / 3, 1.0 / 3, 1.0 / 3}, {0, 0, 0, 1, 1, 1}}, "row_softmax");
+    }
+    {
+      this->context("row_gather");
+      array<std::int32_t, 1> which({2}, placement::dense, {0, -1});
+      array<real, 2> rows({2, 3}, placement::dense);
+      this->call([&] { b_.row_gather(x.in(), which.in(), rows.view()); });
+      this->expect(rows, expectation::plain({1, n, 3, 0, 0, 0}), "row_gather");
+    }
+    {
+      this->context("gemm");
+      array<real, 2> a({2, 2}, placement::dense, {1, n, 3, 4}), b({2, 2}, placement::dense, {1, 2, 0, 1}), c({2, 2}, placement::dense);
+      auto scratch = this->scratch(b_.gemm_workspace(a.in(), b.in(), c.view()));
+      this->call([&] { b_.gemm(scratch, real(1), a.in(), b.in(), real(0), c.view()); });
+      this->expect(c, {{n, n, 3, 10}, {0, 0, 3, 10}}, "gemm");
+    }
+  }
+
+  // A chain of operations that each depend on the one before, and one that overwrites what an earlier one still has to read; one wait.
+  void order() {
+    constexpr index_t n = 9, d = 4;
+    array<real, 2> x({n, d}, placement::dense, this->normals(50, n * d)), w({d, d}, placement::dense, this->normals(51, d * d));
+    array<real, 2> y({n, d}, placement::dense), z({n, d}, placement::dense), u({n, d}, placement::dense);
+    array<real, 1> sum({n}, placement::dense), total({1}, placement::dense);
+    const auto product = oracle::gemm(1, {x.given(), n, d}, {w.given(), d, d}, 0, {});
+    const auto twice = oracle::gemm(1, {product.value, n, d}, {w.given(), d, d}, 0, {});
+    auto scratch = this->scratch();
+    this->call([&] {
+      b_.gemm(scratch, real(1), x.in(), w.in(), real(0), y.view());
+      b_.gemm(scratch, real(1), y.in(), w.in(), real(0), z.view());  // the same scratch again
+      b_.copy(z.in(), u.view());
+      b_.fill(z.view(), real(7));
+      b_.reduce(reduction::sum, u.in(), as_column(sum.view()), write::overwrite);
+      b_.transform(math::scale<real>{real(3)}, sum.view(), sum.in());
+      b_.reduce(reduction::sum, sum.in(), total.view(), write::overwrite);
+    });
+    expectation u_want = twice, sum_want, total_want{{0}, {0}};
+    for (double& v : u_want.magnitude) v *= 100;
+    for (std::size_t i = 0; i < n; ++i) {
+      double s = 0;
+      for (std::size_t j = 0; j < d; ++j) s += twice.value[i * d + j];
+      sum_want.push(3 * s, 1000);
+      total_want.value[0] += 3 * s;
+    }
+    total_want.magnitude[0] = 1000;
+    this->expect(u, u_want, "gemm");
+    this->expect(z, expectation::plain(std::vector<double>(n * d, 7)), "fill");
+    this->expect(sum, sum_want, "reduce");
+    this->expect(total, total_want, "reduce");
+  }
+
+  // Wrong shapes are refused by name before anything is written.
+  void errors() {
+#if defined(PLUMB_NO_EXCEPTIONS)
+    this->not_run("errors end the program where exceptions are off");
+#else
+    array<real, 2> x({4, 6}, placement::dense, this->normals(52, 24)), y({4, 6}, placement::dense, this->normals(53, 24));
+    array<real, 1> t({24}, placement::dense, this->normals(54, 24)), r({24}, placement::dense, this->normals(55, 24));
+    array<std::int32_t, 1> which({24}, placement::dense, this->ids(56, 24, 4, 0));
+    const oracle::sequences l{.begin = {0, 4}, .end = {4, 8}, .tokens = 8};
+    const placed_sequences<space> where(l, placement::dense);
+    const auto short_row = [](auto v, index_t extent) { return v.narrow(v.rank - 1, 0, extent); };
+    auto scratch = this->scratch();
+    const auto refuses = [&](const char* operation, const auto& wrong) {
+      this->context(operation);
+      bool refused = false;
+      try {
+        wrong();
+      } catch (const precondition_error& e) {
+        refused = std::strstr(e.what(), operation) != nullptr;
+        this->require(refused, "the message does not name the operation");
+      }
+      b_.sync();
+      this->require(refused, "a wrong shape is not refused");
+      this->require(y.unchanged() && r.unchanged() && t.unchanged() && x.unchanged(), "something was written before the refusal");
+    };
+    const auto xs = x.in();
+    const auto narrow = short_row(x.in(), 5);
+    refuses("copy", [&] { b_.copy(narrow, y.view()); });
+    refuses("transform", [&] { b_.transform(math::plus{}, y.view(), xs, narrow); });
+    refuses("transform", [&] { b_.transform2(mix2{}, y.view(), short_row(y.view(), 5), xs, xs); });
+    refuses("reduce", [&] { b_.reduce(reduction::sum, xs, short_row(y.view(), 3).slice(0, 1), write::overwrite); });
+    refuses("segment_reduce", [&] { b_.segment_reduce(reduction::sum, t.in(), where.layout(), short_row(r.view(), 3)); });
+    refuses("segment_broadcast", [&] { b_.segment_broadcast(short_row(t.in(), 3), where.layout(), r.view(), write::overwrite); });
+    refuses("segment_scan", [&] { b_.segment_scan(short_row(t.in(), 8), short_row(t.in(), 7), where.layout(), short_row(r.view(), 8)); });
+    refuses("row_log_sum_exp", [&] { b_.row_log_sum_exp(xs, short_row(r.view(), 3)); });
+    refuses("row_pick", [&] { b_.row_pick(xs, short_row(which.in(), 3), short_row(r.view(), 4)); });
+    refuses("row_add_at", [&] { b_.row_add_at(short_row(t.in(), 3), short_row(which.in(), 4), y.view()); });
+    refuses("row_gather", [&] { b_.row_gather(xs, short_row(which.in(), 3), y.view()); });
+    refuses("row_scatter_add", [&] { b_.row_scatter_add(narrow, short_row(which.in(), 4), y.view()); });
+    refuses("row_softmax", [&] { b_.row_softmax(narrow, {}, y.view()); });
+    refuses("row_softmax_grad", [&] { b_.row_softmax_grad(xs, narrow, y.view()); });
+    refuses("gemm", [&] { b_.gemm(scratch, real(1), xs, narrow.transposed(), real(0), y.view()); });
+#endif
+  }
+
+  void scratch_poisoned() {
+    this->poison_ = true;
+    replay(7);
+    this->poison_ = false;
+    this->context("with NaN in the scratch memory, and no more of it than gemm_workspace says");
+    this->require(this->replay_failure_.empty(), this->replay_failure_.c_str());
+  }
+
+  void determinism_of_runs() {
+    const std::uint64_t first = replay(), second = replay();
+    if constexpr (std::remove_cvref_t<B>::determinism_level == determinism::none) return this->not_run("the backend declares none");
+    this->require(this->replay_failure_.empty(), this->replay_failure_.c_str());
+    this->require(first == second, "two runs of the same operations gave other bits, but the backend declares run_to_run");
+  }
+
+  void determinism_of_threads() {
+    if constexpr (std::remove_cvref_t<B>::determinism_level < determinism::thread_count_invariant)
+      return this->not_run("the backend does not declare it");
+    if (this->options_.set_threads == nullptr) return this->not_run("no set_threads given");
+    this->options_.set_threads(1);
+    const std::uint64_t one = replay();
+    this->options_.set_threads(2);
+    const std::uint64_t more = replay();
+    this->require(one == more, "one and two threads gave other bits");
+  }
+
+  void allocations() {
+    if (this->options_.allocations == nullptr) return this->not_run("no allocation counter given");
+    this->allocation_.clear();
+    replay();
+    this->require(this->allocation_.empty(), this->allocation_.c_str());
+  }
+
+  // Fused forms equal the composition, for every subset of outputs, options that map logits, ignored targets, rows of -inf.
+  template <class F>
+  void each_token_case(const F& f) {
+    constexpr index_t shapes[][2] = {{1, 1}, {4, 7}, {3, 129}, {2, 1000}, {0, 5}};
+    const token_logp_options options[] = {{}, {.temperature = 0.7}, {.softcap = 5, .logit_scale = 0.5}};
+    for (const auto& shape : shapes)
+      for (const auto& o : options)
+        for (const placement p : {placement::dense, placement::padded, placement::strided}) {
+          this->context(shape_text(shape, 2) + ", " + placement_name(p));
+          f(shape[0], shape[1], o, p);
+        }
+  }
+
+  void fused_token_logp() {
+    if constexpr (!declares<B, cap::token_logp>) {
+      this->not_run("not declared: composed of the required operations");
+    } else {
+      this->each_storage([&]<class T>(std::type_identity<T>) {
+        each_token_case([&](index_t n, index_t v, const token_logp_options& o, placement p) {
+          array<T, 2> logits({n, v}, p, this->normals(60, n * v, 4));
+          array<std::int32_t, 1> targets({n}, p, this->ids(61, n, v));
+          array<real, 1> want_logp({n}, p), want_lse({n}, p), want_entropy({n}, p);
+          auto scratch = this->scratch();
+          const token_logp_inputs<T, space> in{logits.in(), targets.in()};
+          this->call([&] {
+            plumb::detail::compose_token_logp(b_, scratch, in, o, {want_logp.view(), want_lse.view(), want_entropy.view()});
+          });
+          const auto lse = want_lse.read();
+          const auto want = [&](const array<real, 1>& x) {
+            expectation e = expectation::plain(x.read());
+            for (std::size_t i = 0; i < e.magnitude.size(); ++i) e.magnitude[i] += 20 + std::abs(lse[i]);
+            return e;
+          };
+          for (int given = 1; given < 8; ++given) {
+            array<real, 1> logp({n}, p), lse_out({n}, p), entropy({n}, p);
+            token_logp_outputs<real, space> out;
+            if (given & 1) out.logp = logp.view();
+            if (given & 2) out.log_sum_exp = lse_out.view();
+            if (given & 4) out.entropy = entropy.view();
+            this->call([&] { b_.token_logp(in, o, out); });
+            if (given & 1) this->expect(logp, want(want_logp), "token_logp");
+            if (given & 2) this->expect(lse_out, want(want_lse), "token_logp");
+            if (given & 4) this->expect(entropy, want(want_entropy), "entropy");
+          }
+          this->require(logits.unchanged() && targets.unchanged(), "an input was changed");
+        });
+      });
+    }
+  }
+
+  void fused_token_logp_grad() {
+    if constexpr (!declares<B, cap::token_logp_grad>) {
+      this->not_run("not declared: composed of the required operations");
+    } else {
+      this->each_storage([&]<class T>(std::type_identity<T>) {
+        each_token_case([&](index_t n, index_t v, const token_logp_options& o, placement p) {
+          array<T, 2> logits({n, v}, p, this->normals(62, n * v, 4)), want({n, v}, p), got({n, v}, p);
+          array<std::int32_t, 1> targets({n}, p, this->ids(63, n, v));
+          array<real, 1> lse({n}, p), entropy({n}, p), d_logp({n}, p, this->normals(64, n)), d_entropy({n}, p, this->normals(65, n));
+          auto scratch = this->scratch();
+          const token_logp_inputs<T, space> in{logits.in(), targets.in()};
+          this->call([&] { plumb::detail::compose_token_logp(b_, scratch, in, o, {{}, lse.view(), entropy.view()}); });
+          for (int given = 1; given < 4; ++given)
+            for (const bool in_place : {false, true}) {
+              token_logp_gradients<real, space> g{.log_sum_exp = lse.in()};
+              if (given & 1) g.d_logp = d_logp.in();
+              if (given & 2) {
+                g.entropy = entropy.in();
+                g.d_entropy = d_entropy.in();
+              }
+              logits.upload();
+              this->call([&] { plumb::detail::compose_token_logp_grad(b_, scratch, in, o, g, want.view()); });
+              expectation e = expectation::plain(want.read());
+              for (double& m : e.magnitude) m += 4;
+              auto& out = in_place ? logits : got;
+              this->call([&] { b_.token_logp_grad(in, o, g, out.view()); });
+              this->expect(out, e, "entropy");
+              this->require(in_place || logits.unchanged(), "an input was changed");
+            }
+        });
+      });
+    }
+  }
+};
+
+}  // namespace detail
+}  // namespace testing
+
+PLUMB_NAMESPACE_END

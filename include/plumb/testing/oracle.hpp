@@ -1,0 +1,222 @@
+#pragma once
+// Every required operation, once more, as its definition says it: loops over plain vectors of double, row-major, by no backend's code.
+// Slow, and meant to be read. Each result carries the magnitude of what entered it (see `expectation`).
+
+#include <plumb/compute/operations.hpp>
+#include <plumb/testing/compare.hpp>
+
+#include <algorithm>
+#include <cmath>
+
+PLUMB_NAMESPACE_BEGIN
+
+namespace testing::oracle {
+
+using doubles = std::vector<double>;
+inline constexpr double infinity = std::numeric_limits<double>::infinity();
+
+/// Sequences by their bounds; `scored` empty: every token.
+struct sequences {
+  doubles begin{}, end{}, scored{};
+  index_t tokens = 0;
+
+  /// Scored tokens of sequence `s`, in order.
+  std::vector<std::size_t> of(std::size_t s) const {
+    std::vector<std::size_t> list;
+    for (auto t = static_cast<std::size_t>(begin[s]); t < static_cast<std::size_t>(end[s]); ++t)
+      if (scored.empty() || scored[t] != 0) list.push_back(t);
+    return list;
+  }
+};
+
+inline double largest(const doubles& x) {
+  double m = -infinity;
+  for (const double v : x) {
+    if (math::is_nan(v)) return v;
+    m = std::max(m, v);
+  }
+  return m;
+}
+/// Sum or maximum of some numbers, added to `before`.
+inline void push_reduced(expectation& e, reduction op, const doubles& x, double before = 0) {
+  double sum = before, magnitude = std::abs(before);
+  if (op == reduction::max) {
+    const double m = largest(x);
+    return e.push(before + m, std::abs(before) + std::abs(m));
+  }
+  for (const double v : x) {
+    sum += v;
+    magnitude += std::abs(v);
+  }
+  e.push(sum, magnitude);
+}
+inline double log_sum_exp(const doubles& x) {
+  const double m = largest(x);
+  if (math::is_nan(m) || math::is_inf(m)) return m;
+  double sum = 0;
+  for (const double v : x) sum += std::exp(v - m);
+  return m + std::log(sum);
+}
+/// The largest finite |x|: what an exponent's rounding is relative to.
+inline double scale_of(const doubles& x) {
+  double m = 1;
+  for (const double v : x)
+    if (math::is_finite(v)) m = std::max(m, std::abs(v));
+  return m;
+}
+
+/// A matrix in row-major order.
+struct matrix {
+  doubles values;
+  index_t rows, columns;
+  double at(index_t i, index_t j) const { return values[static_cast<std::size_t>(i * columns + j)]; }
+  doubles row(index_t i, index_t count = -1) const {
+    const auto first = values.begin() + static_cast<std::ptrdiff_t>(i * columns);
+    return {first, first + static_cast<std::ptrdiff_t>(count < 0 ? columns : count)};
+  }
+};
+
+/// `reduce` of rank 4; dimension `d` of `y` has extent `y[d]`, 1 or that of `x`. `before` is what `y` held, empty to overwrite.
+inline expectation reduce(reduction op, const doubles& x, const index_t (&extents)[4], const index_t (&y)[4], const doubles& before) {
+  std::vector<doubles> boxes(static_cast<std::size_t>(y[0] * y[1] * y[2] * y[3]));
+  std::size_t i = 0;
+  for (index_t a = 0; a < extents[0]; ++a)
+    for (index_t b = 0; b < extents[1]; ++b)
+      for (index_t c = 0; c < extents[2]; ++c)
+        for (index_t d = 0; d < extents[3]; ++d, ++i) {
+          const index_t at = ((std::min(a, y[0] - 1) * y[1] + std::min(b, y[1] - 1)) * y[2] + std::min(c, y[2] - 1)) * y[3] + std::min(d, y[3] - 1);
+          boxes[static_cast<std::size_t>(at)].push_back(x[i]);
+        }
+  expectation e;
+  for (std::size_t k = 0; k < boxes.size(); ++k) push_reduced(e, op, boxes[k], before.empty() ? 0 : before[k]);
+  return e;
+}
+
+inline expectation segment_reduce(reduction op, const doubles& x, const sequences& l) {
+  expectation e;
+  for (std::size_t s = 0; s < l.begin.size(); ++s) {
+    doubles part;
+    for (const std::size_t t : l.of(s)) part.push_back(x[t]);
+    push_reduced(e, op, part);
+  }
+  return e;
+}
+
+inline expectation segment_broadcast(const doubles& x, const sequences& l, const doubles& before) {
+  doubles y = before.empty() ? doubles(static_cast<std::size_t>(l.tokens)) : before;
+  for (std::size_t s = 0; s < l.begin.size(); ++s)
+    for (const std::size_t t : l.of(s)) y[t] += x[s];
+  return expectation::plain(y);
+}
+
+inline expectation segment_scan(const doubles& a, const doubles& x, const sequences& l) {
+  const auto n = static_cast<std::size_t>(l.tokens);
+  expectation e{doubles(n), doubles(n)};
+  for (std::size_t s = 0; s < l.begin.size(); ++s) {
+    const auto list = l.of(s);
+    double carry = 0, magnitude = 0;
+    for (std::size_t k = list.size(); k-- > 0;) {
+      const std::size_t t = list[k];
+      const bool last = k + 1 == list.size();
+      carry = last ? x[t] : x[t] + a[t] * carry;
+      magnitude = last ? std::abs(x[t]) : std::abs(x[t]) + std::abs(a[t]) * magnitude;
+      e.value[t] = carry;
+      e.magnitude[t] = magnitude;
+    }
+  }
+  return e;
+}
+
+inline expectation row_log_sum_exp(const matrix& x) {
+  expectation e;
+  for (index_t i = 0; i < x.rows; ++i) e.push(log_sum_exp(x.row(i)), scale_of(x.row(i)));
+  return e;
+}
+
+inline expectation row_pick(const matrix& x, const doubles& ids) {
+  doubles y;
+  for (index_t i = 0; i < x.rows; ++i) {
+    const auto id = static_cast<index_t>(ids[static_cast<std::size_t>(i)]);
+    y.push_back(id < 0 ? 0 : x.at(i, id));
+  }
+  return expectation::plain(y);
+}
+
+inline expectation row_add_at(const doubles& x, const doubles& ids, const matrix& before) {
+  expectation e = expectation::plain(before.values);
+  for (index_t i = 0; i < before.rows; ++i) {
+    const auto row = static_cast<std::size_t>(i);
+    if (ids[row] < 0) continue;
+    const std::size_t at = row * static_cast<std::size_t>(before.columns) + static_cast<std::size_t>(ids[row]);
+    e.value[at] += x[row];
+    e.magnitude[at] += std::abs(x[row]);
+  }
+  return e;
+}
+
+inline expectation row_gather(const matrix& x, const doubles& ids) {
+  doubles y;
+  for (const double id : ids)
+    for (index_t j = 0; j < x.columns; ++j) y.push_back(id < 0 ? 0 : x.at(static_cast<index_t>(id), j));
+  return expectation::plain(y);
+}
+
+inline expectation row_scatter_add(const matrix& x, const doubles& ids, const matrix& before) {
+  expectation e = expectation::plain(before.values);
+  for (index_t i = 0; i < x.rows; ++i)
+    for (index_t j = 0; j < x.columns && ids[static_cast<std::size_t>(i)] >= 0; ++j) {
+      const auto at = static_cast<std::size_t>(static_cast<index_t>(ids[static_cast<std::size_t>(i)]) * x.columns + j);
+      e.value[at] += x.at(i, j);
+      e.magnitude[at] += std::abs(x.at(i, j));
+    }
+  return e;
+}
+
+/// `valid` empty: all columns.
+inline expectation row_softmax(const matrix& x, const doubles& valid) {
+  expectation e;
+  for (index_t i = 0; i < x.rows; ++i) {
+    const index_t n = valid.empty() ? x.columns : static_cast<index_t>(valid[static_cast<std::size_t>(i)]);
+    const doubles row = x.row(i, n);
+    const double lse = log_sum_exp(row), scale = scale_of(row);
+    for (index_t j = 0; j < x.columns; ++j) {
+      const double p = j < n ? std::exp(row[static_cast<std::size_t>(j)] - lse) : 0;
+      e.push(p, p * (1 + scale));
+    }
+  }
+  return e;
+}
+
+inline expectation row_softmax_grad(const matrix& y, const matrix& dy) {
+  expectation e;
+  for (index_t i = 0; i < y.rows; ++i) {
+    double dot = 0, magnitude = 0;
+    for (index_t j = 0; j < y.columns; ++j) {
+      dot += y.at(i, j) * dy.at(i, j);
+      magnitude += std::abs(y.at(i, j) * dy.at(i, j));
+    }
+    for (index_t j = 0; j < y.columns; ++j)
+      e.push(y.at(i, j) * (dy.at(i, j) - dot), std::abs(y.at(i, j)) * (std::abs(dy.at(i, j)) + magnitude));
+  }
+  return e;
+}
+
+/// `before` empty: beta is 0.
+inline expectation gemm(double alpha, const matrix& a, const matrix& b, double beta, const doubles& before) {
+  expectation e;
+  for (index_t i = 0; i < a.rows; ++i)
+    for (index_t j = 0; j < b.columns; ++j) {
+      const double c = before.empty() ? 0 : beta * before[static_cast<std::size_t>(i * b.columns + j)];
+      double sum = 0, magnitude = 0;
+      for (index_t k = 0; k < a.columns; ++k) {
+        sum += a.at(i, k) * b.at(k, j);
+        magnitude += std::abs(a.at(i, k) * b.at(k, j));
+      }
+      e.push(alpha * sum + c, std::abs(alpha) * magnitude + std::abs(c));
+    }
+  return e;
+}
+
+}  // namespace testing::oracle
+
+PLUMB_NAMESPACE_END
