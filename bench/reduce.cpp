@@ -62,11 +62,11 @@ const int registered = [] {
     using plumb::as_const;
     using plumb::reduction;
     add<Row>("sum_of_rows", 1536, 128, false,
-             [](auto& b, auto& a) { b.reduce(reduction::sum, a.in(), plumb::as_column(plumb::view(a.per_row)), plumb::write::overwrite); });
+             [](auto& b, auto& a) { b.reduce(reduction::sum, a.in(), plumb::as_column(plumb::view(a.per_row)), plumb::write_mode::overwrite); });
     add<Row>("sum_of_columns", 1536, 128, false,
-             [](auto& b, auto& a) { b.reduce(reduction::sum, a.in(), plumb::as_row(plumb::view(a.per_column)), plumb::write::overwrite); });
+             [](auto& b, auto& a) { b.reduce(reduction::sum, a.in(), plumb::as_row(plumb::view(a.per_column)), plumb::write_mode::overwrite); });
     add<Row>("max_of_rows", 1536, 128, false,
-             [](auto& b, auto& a) { b.reduce(reduction::max, a.in(), plumb::as_column(plumb::view(a.per_row)), plumb::write::overwrite); });
+             [](auto& b, auto& a) { b.reduce(reduction::max, a.in(), plumb::as_column(plumb::view(a.per_row)), plumb::write_mode::overwrite); });
     add<Row>("log_sum_exp_of_rows", 1536, 128, false, [](auto& b, auto& a) { b.row_log_sum_exp(a.in(), plumb::view(a.per_row)); });
     add<Row>("row_softmax", 6144, 48, true, [](auto& b, auto& a) { b.row_softmax(a.in(), {}, a.out()); });
     add<Row>("row_softmax_causal", 6144, 48, true, [](auto& b, auto& a) {

@@ -187,7 +187,7 @@ class trainer {
     const auto squares = scratch_.template take<real>(g.extent(0));
     real sum = 0;
     b_.transform(square{}, squares, g);
-    b_.reduce(plumb::reduction::sum, as_const(squares), view<real, 1>(sum), plumb::write::overwrite);
+    b_.reduce(plumb::reduction::sum, as_const(squares), view<real, 1>(sum), plumb::write_mode::overwrite);
     b_.sync();
     const double norm = std::sqrt(static_cast<double>(sum));
     if (!std::isfinite(norm)) throw std::runtime_error("training diverged: the gradient is not finite");

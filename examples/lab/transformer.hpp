@@ -193,7 +193,7 @@ class transformer {
     const index_t batch = a.batch, length = a.length, n = batch * length, d = config_.width, f = config_.feed_forward;
     const index_t heads = config_.heads;
     const auto dx = scratch.take<real>(n, d);
-    rms_norm_backward(b, scratch, a.x, a.r, layout_.final_norm(config_.layers), d_hidden, dx, plumb::write::overwrite);
+    rms_norm_backward(b, scratch, a.x, a.r, layout_.final_norm(config_.layers), d_hidden, dx, plumb::write_mode::overwrite);
     for (index_t l = config_.layers; l-- > 0;) {
       plumb::arena<>::frame layer_frame(scratch);
       const auto& s = a.layers[static_cast<std::size_t>(l)];
@@ -206,7 +206,7 @@ class transformer {
         linear_backward(b, scratch, s.h2, layout_.layer(l, parameter_layout::gate), d_gate, dh, real(0));
         linear_backward(b, scratch, s.h2, layout_.layer(l, parameter_layout::up), d_up, dh, real(1));
       }
-      rms_norm_backward(b, scratch, s.x2, s.r2, layout_.layer(l, parameter_layout::norm2), dh, dx, plumb::write::add);
+      rms_norm_backward(b, scratch, s.x2, s.r2, layout_.layer(l, parameter_layout::norm2), dh, dx, plumb::write_mode::add);
       const auto dq = scratch.take<real>(n, d), dk = scratch.take<real>(n, d), dv = scratch.take<real>(n, d);
       {
         plumb::arena<>::frame inner(scratch);
@@ -225,7 +225,7 @@ class transformer {
       linear_backward(b, scratch, s.h1, layout_.layer(l, parameter_layout::q), dq, dh, real(0));
       linear_backward(b, scratch, s.h1, layout_.layer(l, parameter_layout::k), dk, dh, real(1));
       linear_backward(b, scratch, s.h1, layout_.layer(l, parameter_layout::v), dv, dh, real(1));
-      rms_norm_backward(b, scratch, s.x, s.r1, layout_.layer(l, parameter_layout::norm1), dh, dx, plumb::write::add);
+      rms_norm_backward(b, scratch, s.x, s.r1, layout_.layer(l, parameter_layout::norm1), dh, dx, plumb::write_mode::add);
     }
     b.row_scatter_add(as_const(dx), a.ids, gradient(parameter_layout::embedding));
   }
@@ -332,24 +332,24 @@ class transformer {
   void rms_norm(B& b, const_array<2> x, const_array<1> gain, array<1> r, array<2> y) const {
     const index_t n = x.extent(0), d = x.extent(1);
     b.transform(square{}, y, x);
-    b.reduce(plumb::reduction::sum, as_const(y), as_column(r), plumb::write::overwrite);
+    b.reduce(plumb::reduction::sum, as_const(y), as_column(r), plumb::write_mode::overwrite);
     b.transform(inverse_rms<real>{static_cast<real>(d), static_cast<real>(config_.rms_epsilon)}, r, as_const(r));
     b.transform(product_of_three{}, y, x, broadcast_columns(as_const(r), d), broadcast_rows(gain, n));
   }
   void rms_norm_backward(B& b, plumb::arena<>& scratch, const_array<2> x, array<1> r, std::size_t gain, array<2> dy, array<2> dx,
-                         plumb::write mode) {
+                         plumb::write_mode mode) {
     plumb::arena<>::frame frame(scratch);
     const index_t n = x.extent(0), d = x.extent(1);
     const auto t = scratch.take<real>(n, d);
     const auto s = scratch.take<real>(n);
     const auto inverse = broadcast_columns(as_const(r), d);
     b.transform(product_of_three{}, t, as_const(dy), x, inverse);
-    b.reduce(plumb::reduction::sum, as_const(t), gradient(gain), plumb::write::add);
+    b.reduce(plumb::reduction::sum, as_const(t), gradient(gain), plumb::write_mode::add);
     b.transform(plumb::math::times{}, dy, as_const(dy), broadcast_rows(norm(gain), n));
     b.transform(plumb::math::times{}, t, as_const(dy), x);
-    b.reduce(plumb::reduction::sum, as_const(t), as_column(s), plumb::write::overwrite);
+    b.reduce(plumb::reduction::sum, as_const(t), as_column(s), plumb::write_mode::overwrite);
     const rms_norm_gradient<real> formula{static_cast<real>(d)};
-    if (mode == plumb::write::overwrite) {
+    if (mode == plumb::write_mode::overwrite) {
       b.transform(formula, dx, x, inverse, broadcast_columns(as_const(s), d), as_const(dy));
     } else {
       b.transform(formula, t, x, inverse, broadcast_columns(as_const(s), d), as_const(dy));

@@ -54,7 +54,7 @@ class backend {
   }
 
   template <class X, int R>
-  void reduce(reduction op, view<X, R> x, view<real, R> y, write w = write::overwrite) {
+  void reduce(reduction op, view<X, R> x, view<real, R> y, write_mode w = write_mode::overwrite) {
     check::reduce(x, y);
     // Each element of `y` owns a box of `x`: its own coordinate where extents agree, all of it where `y` has extent 1.
     view<X, R> box = x;
@@ -63,7 +63,7 @@ class backend {
     view<X, R> corner = x;  // the first element of each box, walked along with `y`
     for (int d = 0; d < R; ++d) corner.extents[d] = y.extents[d];
     if (x.empty()) {
-      each([op, w](real& out) { out = w == write::add ? out + identity(op) : real(identity(op)); }, y);
+      each([op, w](real& out) { out = w == write_mode::add ? out + identity(op) : real(identity(op)); }, y);
       return;
     }
     each(
@@ -72,7 +72,7 @@ class backend {
           v.pointer = &first;
           accumulator a(op);
           each([&a](X& e) { a.take(convert<real>(e)); }, v);
-          out = w == write::add ? out + a.result() : a.result();
+          out = w == write_mode::add ? out + a.result() : a.result();
         },
         y, corner);
   }
@@ -88,12 +88,12 @@ class backend {
   }
 
   void segment_broadcast(view<const real, 1> x, const sequence_layout<>& layout, view<real, 1> y,
-                         write w = write::overwrite) {
+                         write_mode w = write_mode::overwrite) {
     check::segment_broadcast(x, layout, y);
-    if (w == write::overwrite) fill(y, real(0));
+    if (w == write_mode::overwrite) fill(y, real(0));
     for (index_t s = 0; s < layout.sequences(); ++s)
       for (index_t t = layout.begin(s); t < layout.end(s); ++t)
-        if (scored(layout, t)) y(t) = w == write::add ? y(t) + x(s) : x(s);
+        if (scored(layout, t)) y(t) = w == write_mode::add ? y(t) + x(s) : x(s);
   }
 
   void segment_scan(view<const real, 1> a, view<const real, 1> x, const sequence_layout<>& layout, view<real, 1> y) {

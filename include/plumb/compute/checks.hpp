@@ -9,7 +9,7 @@ PLUMB_NAMESPACE_BEGIN
 enum class reduction { sum, max };
 
 /// Whether an operation replaces what its output holds, or adds to it.
-enum class write { overwrite, add };
+enum class write_mode { overwrite, add };
 
 namespace check {
 

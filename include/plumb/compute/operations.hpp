@@ -133,10 +133,10 @@ concept provides_transform2 = requires(B& b, const_real_view<B, 1> x1, real_view
 };
 
 /// `reduce(op, x, y, write)`: `y` has the rank of `x`, and extent 1 in each dimension that is reduced (all others equal). A
-/// sum over nothing is 0, a maximum over nothing -inf. `write::add` adds the result to `y` instead of overwriting it.
+/// sum over nothing is 0, a maximum over nothing -inf. `write_mode::add` adds the result to `y` instead of overwriting it.
 template <class B>
 concept provides_reduce = requires(B& b, const_real_view<B, 1> x1, real_view<B, 1> y1, const_real_view<B, 2> x2,
-                                   real_view<B, 2> y2, reduction op, write w) {
+                                   real_view<B, 2> y2, reduction op, write_mode w) {
   b.reduce(op, x1, y1, w);
   b.reduce(op, x2, y2, w);
 };
@@ -150,10 +150,10 @@ concept provides_segment_reduce =
     };
 
 /// `segment_broadcast(x, layout, y, write)`: adjoint of the sum: `y[t] = x[s]` for each scored token `t` of sequence `s`, 0 elsewhere;
-/// with `write::add`, adds `x[s]` there and leaves the rest.
+/// with `write_mode::add`, adds `x[s]` there and leaves the rest.
 template <class B>
 concept provides_segment_broadcast =
-    requires(B& b, const_real_view<B> x, sequence_layout<space_of<B>> l, real_view<B> y, write w) {
+    requires(B& b, const_real_view<B> x, sequence_layout<space_of<B>> l, real_view<B> y, write_mode w) {
       b.segment_broadcast(x, l, y, w);
     };
 

@@ -23,7 +23,7 @@ struct attribute_regression_outputs {
   view<Real, 1, Space> loss{};          ///< one number
   view<Real, 2, Space> d_prediction{};  ///< `[N, K]`
   view<Real, 2, Space> metrics{};       ///< `[K, 2]`: squared error and rated cells of each attribute
-  write mode = write::overwrite;        ///< of `d_prediction`
+  write_mode mode = write_mode::overwrite;        ///< of `d_prediction`
 };
 
 template <class B>
@@ -76,15 +76,15 @@ void attribute_regression(B& b, arena_of<B>& scratch, const attribute_regression
   b.transform2(math::squared_error_term<real>{missing, inverse}, error, gradient, in.prediction, in.label);
   if (out.loss.given()) {
     const auto total = scratch.template take<real>(1);
-    b.reduce(reduction::sum, as_const(error), view<real, 2, space_of<B>>(total.data(), 1, 1), write::overwrite);
+    b.reduce(reduction::sum, as_const(error), view<real, 2, space_of<B>>(total.data(), 1, 1), write_mode::overwrite);
     b.transform(math::scale<real>{inverse}, out.loss, as_const(total));
   }
   detail::write_gradient(b, out.d_prediction, as_const(gradient), real(1), out.mode);
   if (out.metrics.given()) {
     const auto column = [&](index_t c) { return as_row(out.metrics.transposed().row(c)); };
-    b.reduce(reduction::sum, as_const(error), column(0), write::overwrite);
+    b.reduce(reduction::sum, as_const(error), column(0), write_mode::overwrite);
     b.transform(math::is_rated<real>{missing}, error, in.label);
-    b.reduce(reduction::sum, as_const(error), column(1), write::overwrite);
+    b.reduce(reduction::sum, as_const(error), column(1), write_mode::overwrite);
   }
 }
 

@@ -31,7 +31,7 @@ struct bradley_terry_outputs {
   view<Real, 1, Space> d_margin{};     ///< `[P]`
   view<Real, 1, Space> pair_loss{};    ///< `[P]`, not divided
   view<Real, 2, Space> metrics{};      ///< `[7, 2]`, rows as in `bradley_terry_metrics`
-  write mode = write::overwrite;       ///< of the gradients
+  write_mode mode = write_mode::overwrite;       ///< of the gradients
 };
 
 /// Accuracy counts `chosen > rejected`, a tie as wrong. Means over valid pairs; reward_mean, _min, _max over both sides.
@@ -115,15 +115,15 @@ void bradley_terry(B& b, arena_of<B>& scratch, const bradley_terry_inputs<real_o
   }
   if (out.pair_loss.given()) b.copy(as_const(loss), out.pair_loss);
   if (out.loss.given()) {
-    b.reduce(reduction::sum, as_const(loss), out.loss, write::overwrite);
+    b.reduce(reduction::sum, as_const(loss), out.loss, write_mode::overwrite);
     b.transform(math::scale<real>{inverse}, out.loss, as_const(out.loss));
   }
   detail::write_gradient(b, out.d_chosen, as_const(d_gap), real(1), out.mode);
   detail::write_gradient(b, out.d_rejected, as_const(d_gap), real(-1), out.mode);
   detail::write_gradient(b, out.d_margin, as_const(d_gap), real(-1), out.mode);
   if (centered) {
-    detail::write_gradient(b, out.d_chosen, as_const(d_center), real(1), write::add);
-    detail::write_gradient(b, out.d_rejected, as_const(d_center), real(1), write::add);
+    detail::write_gradient(b, out.d_chosen, as_const(d_center), real(1), write_mode::add);
+    detail::write_gradient(b, out.d_rejected, as_const(d_center), real(1), write_mode::add);
   }
   if (out.metrics.given()) {
     detail::metric_rows<B> rows(b, scratch, out.metrics, pairs, in.valid);

@@ -33,7 +33,7 @@ struct dpo_pairs_outputs {
   view<Real, 1, Space> d_rejected{};  ///< `[P]`
   view<Real, 1, Space> pair_loss{};   ///< `[P]`, not divided
   view<Real, 2, Space> metrics{};     ///< `[6, 2]`, rows as in `dpo_metrics`
-  write mode = write::overwrite;      ///< of the gradients
+  write_mode mode = write_mode::overwrite;      ///< of the gradients
 };
 
 /// Token log-probabilities of all sequences, flat, and which sequence is preferred to which.
@@ -49,7 +49,7 @@ struct dpo_outputs {
   view<Real, 1, Space> d_logp{};     ///< `[N]`, dL/dlogp; 0 for tokens that do not count
   view<Real, 1, Space> pair_loss{};  ///< `[P]`
   view<Real, 2, Space> metrics{};    ///< `[6, 2]`, rows as in `dpo_metrics`
-  write mode = write::overwrite;     ///< of `d_logp`
+  write_mode mode = write_mode::overwrite;     ///< of `d_logp`
 };
 
 namespace detail {
@@ -123,7 +123,7 @@ void dpo_pairs(B& b, arena_of<B>& scratch, const dpo_pairs_inputs<real_of<B>, sp
                as_const(ratio_chosen), as_const(ratio_rejected));
   if (out.pair_loss.given()) b.copy(as_const(loss), out.pair_loss);
   if (out.loss.given()) {
-    b.reduce(reduction::sum, as_const(loss), out.loss, write::overwrite);
+    b.reduce(reduction::sum, as_const(loss), out.loss, write_mode::overwrite);
     b.transform(math::scale<real>{inverse}, out.loss, as_const(out.loss));
   }
   detail::write_gradient(b, out.d_chosen, as_const(d_chosen), real(1), out.mode);

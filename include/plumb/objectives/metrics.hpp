@@ -53,9 +53,9 @@ const_real_view<B> constant(B& b, arena_of<B>& scratch, real_of<B> value, index_
 
 // Gradient outputs: overwritten, or added to.
 template <class B, int R>
-void write_gradient(B& b, real_view<B, R> out, const_real_view<B, R> value, real_of<B> factor, write mode) {
+void write_gradient(B& b, real_view<B, R> out, const_real_view<B, R> value, real_of<B> factor, write_mode mode) {
   if (!out.given()) return;
-  if (mode == write::add) {
+  if (mode == write_mode::add) {
     b.transform(math::add_scaled<real_of<B>>{factor}, out, as_const(out), value);
   } else {
     b.transform(math::scale<real_of<B>>{factor}, out, value);
@@ -107,10 +107,10 @@ class metric_rows {
   void write_row(index_t row, reduction op, real_of<B> ignored, F f, X... x) {
     b_.transform(f, values_, x...);
     if (valid_.given()) b_.transform(math::keep_or<real_of<B>>{ignored}, values_, as_const(values_), valid_);
-    b_.reduce(op, as_const(values_), cell(row, 0), write::overwrite);
+    b_.reduce(op, as_const(values_), cell(row, 0), write_mode::overwrite);
     if (valid_.given()) {
       b_.copy(valid_, values_);
-      b_.reduce(reduction::sum, as_const(values_), cell(row, 1), write::overwrite);
+      b_.reduce(reduction::sum, as_const(values_), cell(row, 1), write_mode::overwrite);
     } else {
       b_.fill(cell(row, 1), static_cast<real_of<B>>(static_cast<double>(values_.extent(0))));
     }

@@ -31,7 +31,7 @@ struct supervised_outputs {
   view<Real, 1, Space> loss{};    ///< one number
   view<Real, 1, Space> d_logp{};  ///< `[N]`; 0 for tokens that do not count
   view<Real, 2, Space> metrics{};  ///< `[2, 2]`, rows as in `supervised_metrics`
-  write mode = write::overwrite;  ///< of `d_logp`
+  write_mode mode = write_mode::overwrite;  ///< of `d_logp`
 };
 
 template <class B>
@@ -81,15 +81,15 @@ void supervised(B& b, arena_of<B>& scratch, const supervised_inputs<real_of<B>, 
   b.transform2(math::supervised_term<real>{inverse, options.aggregate == aggregation::sequence_mean}, loss, d_sums,
                as_const(sums), as_const(lengths));
   if (out.loss.given()) {
-    b.reduce(reduction::sum, as_const(loss), out.loss, write::overwrite);
+    b.reduce(reduction::sum, as_const(loss), out.loss, write_mode::overwrite);
     b.transform(math::scale<real>{inverse}, out.loss, as_const(out.loss));
   }
   if (out.d_logp.given()) b.segment_broadcast(as_const(d_sums), in.sequences, out.d_logp, out.mode);
   if (out.metrics.given()) {
     const auto cell = [&](index_t row, index_t column) { return out.metrics.row(row).slice(column, 1); };
-    b.reduce(reduction::sum, as_const(sums), cell(0, 0), write::overwrite);
+    b.reduce(reduction::sum, as_const(sums), cell(0, 0), write_mode::overwrite);
     b.transform(math::negate{}, cell(0, 0), as_const(cell(0, 0)));
-    b.reduce(reduction::sum, as_const(lengths), cell(0, 1), write::overwrite);
+    b.reduce(reduction::sum, as_const(lengths), cell(0, 1), write_mode::overwrite);
     b.copy(as_const(cell(0, 1)), cell(1, 0));
     b.fill(cell(1, 1), static_cast<real>(static_cast<double>(sequences)));
   }

@@ -30,7 +30,7 @@ struct linear_token_logp_outputs {
   view<S, 2, Space> d_hidden{};    ///< `[N, D]`
   view<Real, 2, Space> d_head{};   ///< `[V, D]`
   view<Real, 1, Space> d_bias{};   ///< `[V]`
-  write mode = write::overwrite;   ///< `write::add` adds to what is there, for micro-batches
+  write_mode mode = write_mode::overwrite;   ///< `write_mode::add` adds to what is there, for micro-batches
 };
 
 namespace detail {
@@ -181,7 +181,7 @@ void linear_token_logp_backward(B& b, arena_of<B>& scratch, const linear_token_l
   const index_t most = detail::linear_chunk(tokens, v, options.chunk_rows);
   const auto buffer = scratch.template take<real>(most, v);
   const auto d_rows = scratch.template take<real>(most, d);
-  if (out.mode == write::overwrite) {
+  if (out.mode == write_mode::overwrite) {
     if (out.d_hidden.given()) b.fill(out.d_hidden, real(0));
     if (out.d_head.given()) b.fill(out.d_head, real(0));
     if (out.d_bias.given()) b.fill(out.d_bias, real(0));
@@ -196,7 +196,7 @@ void linear_token_logp_backward(B& b, arena_of<B>& scratch, const linear_token_l
     token_logp_backward(b, scratch, token_logp_inputs<real, space_of<B>>{logits, in.targets.slice(first, count)},
                         options.logits,
                         {part(grad.log_sum_exp), part(grad.d_logp), part(grad.entropy), part(grad.d_entropy)}, logits);
-    if (out.d_bias.given()) b.reduce(reduction::sum, as_const(logits), as_row(out.d_bias), write::add);
+    if (out.d_bias.given()) b.reduce(reduction::sum, as_const(logits), as_row(out.d_bias), write_mode::add);
 
     view<const S, 2, space_of<B>> g;
     if constexpr (std::is_same_v<S, real>) {

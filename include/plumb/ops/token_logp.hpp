@@ -53,7 +53,7 @@ void compose_token_logp(B& b, arena_of<B>& scratch, const token_logp_inputs<S, s
       if (out.logp.given()) b.row_pick(as_const(u), in.targets.slice(first, count), out.logp.slice(first, count));
       if (out.entropy.given()) {
         b.transform(math::entropy_term{}, u, as_const(u), broadcast_columns(as_const(lse.slice(first, count)), v));
-        b.reduce(reduction::sum, as_const(u), as_column(out.entropy.slice(first, count)), write::overwrite);
+        b.reduce(reduction::sum, as_const(u), as_column(out.entropy.slice(first, count)), write_mode::overwrite);
       }
     }
   }

@@ -291,7 +291,7 @@ TEST_CASE("onednn: reduce over any dimensions") {
       for (int reduced = 0; reduced < 16; ++reduced)
         for (const index_t gap : {0, 2})
           for (const reduction op : {reduction::sum, reduction::max})
-            for (const plumb::write w : {plumb::write::overwrite, plumb::write::add}) {
+            for (const plumb::write_mode w : {plumb::write_mode::overwrite, plumb::write_mode::add}) {
               CAPTURE(e, reduced, gap, static_cast<int>(op), static_cast<int>(w), static_cast<int>(which));
               std::vector<index_t> f = e;
               for (int d = 0; d < 4; ++d)
@@ -421,7 +421,7 @@ TEST_CASE("onednn: segments skip what is not scored") {
     m.oracle.segment_reduce(op, as_const(xd.v), layout, sd.v);
     require_agreement(s.v, sd.memory, 1e-6, 1e-6);
   }
-  for (const plumb::write w : {plumb::write::overwrite, plumb::write::add}) {
+  for (const plumb::write_mode w : {plumb::write_mode::overwrite, plumb::write_mode::add}) {
     array<float, 1> per({4});
     shadow<1> per_d(per.in());
     m.backend.segment_broadcast(per.in(), layout, y.v, w);

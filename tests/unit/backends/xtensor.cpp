@@ -163,9 +163,9 @@ TEST_CASE("xtensor: reduce") {
     CHECK(y == doubles{3, 7, canary});
     b.reduce(reduction::sum, matrix(x, 2, 3), matrix(y, 1, 3));
     CHECK(y == doubles{5, 7, 10});
-    b.reduce(reduction::sum, matrix(x, 2, 3), matrix(y, 1, 1), write::add);
+    b.reduce(reduction::sum, matrix(x, 2, 3), matrix(y, 1, 1), write_mode::add);
     CHECK(y == doubles{27, 7, 10});
-    b.reduce(reduction::max, matrix(x, 1, 3), matrix(y, 1, 3), write::overwrite);
+    b.reduce(reduction::max, matrix(x, 1, 3), matrix(y, 1, 3), write_mode::overwrite);
     CHECK(y == doubles{1, 2, 3});
   }
   SECTION("nothing: 0 or -inf; added, it changes nothing or gives -inf") {
@@ -174,7 +174,7 @@ TEST_CASE("xtensor: reduce") {
     b.reduce(reduction::max, matrix(x, 0, 3), matrix(y, 1, 3));
     CHECK(y == doubles{-inf, -inf, -inf});
     y = {1, 2, 3};
-    b.reduce(reduction::sum, matrix(x, 0, 3), matrix(y, 1, 3), write::add);
+    b.reduce(reduction::sum, matrix(x, 0, 3), matrix(y, 1, 3), write_mode::add);
     CHECK(y == doubles{1, 2, 3});
     b.reduce(reduction::sum, matrix(x, 0, 3), matrix(y, 0, 3));
     CHECK(y == doubles{1, 2, 3});
@@ -238,10 +238,10 @@ TEST_CASE("xtensor: segments") {
     const view<double, 1> t(tokens);
     b.segment_broadcast(each, all, t);
     CHECK(tokens == doubles{30, 30, 30, 0, 10, 10, 10});
-    b.segment_broadcast(each, some, t, write::overwrite);
+    b.segment_broadcast(each, some, t, write_mode::overwrite);
     CHECK(tokens == doubles{0, 0, 0, 0, 10, 0, 10});
     tokens = {1, 2, 3, qnan, 5, 6, 7};
-    b.segment_broadcast(each, some, t, write::add);
+    b.segment_broadcast(each, some, t, write_mode::add);
     CHECK(agree(tokens, {1, 2, 3, qnan, 15, 6, 17}));
     b.segment_broadcast(doubles{qnan, qnan, 1}, some, t);
     CHECK(agree(tokens, {0, 0, 0, 0, qnan, 0, qnan}));
@@ -547,7 +547,7 @@ void compare_reduce(random_source& random) {
     CAPTURE(R, trial);
     const auto y = make<double, R>(random, f, random.output_kind());
     for (reduction op : {reduction::sum, reduction::max})
-      for (plumb::write w : {write::overwrite, write::add})
+      for (plumb::write_mode w : {write_mode::overwrite, write_mode::add})
         compare([&](auto& b, auto out) { b.reduce(op, x.read(), out, w); }, y);
   }
 }
@@ -669,7 +669,7 @@ TEST_CASE("xtensor equals serial: segments") {
     const auto per_sequence = make<double, 1>(random, {sequences}, random.output_kind());
     for (reduction op : {reduction::sum, reduction::max})
       compare([&](auto& b, auto out) { b.segment_reduce(op, x.read(), layout, out); }, per_sequence);
-    for (plumb::write w : {write::overwrite, write::add})
+    for (plumb::write_mode w : {write_mode::overwrite, write_mode::add})
       compare([&](auto& b, auto out) { b.segment_broadcast(each.read(), layout, out, w); }, y);
     compare([&](auto& b, auto out) { b.segment_scan(a.read(), x.read(), layout, out); }, y);
   }

@@ -38,6 +38,7 @@ class contract_checks : public operation_checks<B> {
   }
 
  private:
+  bool runs_agree_ = true;
   static constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
   /// Runs levels again (all of 0 to 7, or one of them); nothing is recorded but the digest of all outputs, which is returned.
@@ -64,7 +65,7 @@ class contract_checks : public operation_checks<B> {
     for (const reduction op : {reduction::sum, reduction::max}) {
       this->context(op == reduction::sum ? "reduce, sum" : "reduce, max");
       array<real, 2> x({3, 3}, placement::dense, {1, n, 3, 4, 5, 6, n, 8, 9}), y({3, 1}, placement::dense);
-      this->call([&] { b_.reduce(op, x.in(), y.view(), write::overwrite); });
+      this->call([&] { b_.reduce(op, x.in(), y.view(), write_mode::overwrite); });
       this->expect(y, expectation::plain({n, op == reduction::sum ? 15.0 : 6.0, n}), "reduce");
       this->context(op == reduction::sum ? "segment_reduce, sum" : "segment_reduce, max");
       const oracle::sequences l{.begin = {0, 3}, .end = {3, 6}, .tokens = 6};
@@ -126,9 +127,9 @@ class contract_checks : public operation_checks<B> {
       b_.gemm(scratch, real(1), y.in(), w.in(), real(0), z.view());  // the same scratch again
       b_.copy(z.in(), u.view());
       b_.fill(z.view(), real(7));
-      b_.reduce(reduction::sum, u.in(), as_column(sum.view()), write::overwrite);
+      b_.reduce(reduction::sum, u.in(), as_column(sum.view()), write_mode::overwrite);
       b_.transform(math::scale<real>{real(3)}, sum.view(), sum.in());
-      b_.reduce(reduction::sum, sum.in(), total.view(), write::overwrite);
+      b_.reduce(reduction::sum, sum.in(), total.view(), write_mode::overwrite);
     });
     expectation u_want = twice, sum_want, total_want{{0}, {0}};
     for (double& v : u_want.magnitude) v *= 100;
@@ -175,9 +176,9 @@ class contract_checks : public operation_checks<B> {
     refuses("copy", [&] { b_.copy(narrow, y.view()); });
     refuses("transform", [&] { b_.transform(math::plus{}, y.view(), xs, narrow); });
     refuses("transform", [&] { b_.transform2(mix2{}, y.view(), short_row(y.view(), 5), xs, xs); });
-    refuses("reduce", [&] { b_.reduce(reduction::sum, xs, short_row(y.view(), 3).slice(0, 1), write::overwrite); });
+    refuses("reduce", [&] { b_.reduce(reduction::sum, xs, short_row(y.view(), 3).slice(0, 1), write_mode::overwrite); });
     refuses("segment_reduce", [&] { b_.segment_reduce(reduction::sum, t.in(), where.layout(), short_row(r.view(), 3)); });
-    refuses("segment_broadcast", [&] { b_.segment_broadcast(short_row(t.in(), 3), where.layout(), r.view(), write::overwrite); });
+    refuses("segment_broadcast", [&] { b_.segment_broadcast(short_row(t.in(), 3), where.layout(), r.view(), write_mode::overwrite); });
     refuses("segment_scan", [&] { b_.segment_scan(short_row(t.in(), 8), short_row(t.in(), 7), where.layout(), short_row(r.view(), 8)); });
     refuses("row_log_sum_exp", [&] { b_.row_log_sum_exp(xs, short_row(r.view(), 3)); });
     refuses("row_pick", [&] { b_.row_pick(xs, short_row(which.in(), 3), short_row(r.view(), 4)); });
@@ -194,6 +195,7 @@ class contract_checks : public operation_checks<B> {
     this->poison_ = true;
     replay(7);
     this->poison_ = false;
+    this->scratch_memory_.fill(0);
     this->context("with NaN in the scratch memory, and no more of it than gemm_workspace says");
     this->require(this->replay_failure_.empty(), this->replay_failure_.c_str());
   }
@@ -202,12 +204,14 @@ class contract_checks : public operation_checks<B> {
     const std::uint64_t first = replay(), second = replay();
     if constexpr (std::remove_cvref_t<B>::determinism_level == determinism::none) return this->not_run("the backend declares none");
     this->require(this->replay_failure_.empty(), this->replay_failure_.c_str());
-    this->require(first == second, "two runs of the same operations gave other bits, but the backend declares run_to_run");
+    runs_agree_ = first == second;
+    this->require(runs_agree_, "two runs of the same operations gave other bits, but the backend declares run_to_run");
   }
 
   void determinism_of_threads() {
     if constexpr (std::remove_cvref_t<B>::determinism_level < determinism::thread_count_invariant)
       return this->not_run("the backend does not declare it");
+    if (!runs_agree_) return this->not_run("two runs with the same threads differ already");
     if (this->options_.set_threads == nullptr) return this->not_run("no set_threads given");
     this->options_.set_threads(1);
     const std::uint64_t one = replay();

@@ -212,6 +212,7 @@ class suite {
   int replayed_level_ = -1;                ///< all levels up to the contract, where negative
   std::uint64_t digest_ = 0xcbf29ce484222325u;
   std::string replay_failure_{}, guards_{}, allocation_{};
+  block<space> scratch_memory_;
 
  private:
   static constexpr std::size_t scratch_bytes = std::size_t{1} << 24;
@@ -221,7 +222,6 @@ class suite {
     (f(std::type_identity<T>{}), ...);
   }
 
-  block<space> scratch_memory_;
   check_result now_{};
   std::string context_{};
   int reached_ = 9, failed_level_ = -1;

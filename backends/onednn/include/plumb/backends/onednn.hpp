@@ -79,7 +79,7 @@ class backend {
 
   // Dense rows or columns of a matrix (or what can be seen as one) by our loops; the rest by the serial backend.
   template <class X, int R>
-  void reduce(reduction op, view<X, R> x, view<real, R> y, write w = write::overwrite) {
+  void reduce(reduction op, view<X, R> x, view<real, R> y, write_mode w = write_mode::overwrite) {
     check::reduce(x, y);
     constexpr bool is_float = std::is_same_v<std::remove_const_t<X>, float>;
     // Extents other than 1, outermost first: kept ones before reduced ones make rows, the other way round columns.
@@ -92,7 +92,7 @@ class backend {
       columns = columns && (keeps || kept == 1);
       (keeps ? kept : reduced) *= x.extent(d);
     }
-    const bool add = w == write::add, is_sum = op == reduction::sum;
+    const bool add = w == write_mode::add, is_sum = op == reduction::sum;
     bool is_matrix = !x.empty() && y.contiguous() && storage_types::contains<std::remove_const_t<X>>;
     index_t row_stride = rows ? reduced : kept;
     if (!x.contiguous()) {
@@ -124,7 +124,7 @@ class backend {
     serial_.segment_reduce(op, x, layout, y);
   }
   void segment_broadcast(view<const real, 1> x, const sequence_layout<>& layout, view<real, 1> y,
-                         write w = write::overwrite) {
+                         write_mode w = write_mode::overwrite) {
     serial_.segment_broadcast(x, layout, y, w);
   }
   void segment_scan(view<const real, 1> a, view<const real, 1> x, const sequence_layout<>& layout, view<real, 1> y) {

@@ -167,13 +167,13 @@ class backend {
   }
 
   template <class X, int R>
-  void reduce(reduction op, view<X, R> x, view<real, R> y, write w = write::overwrite) {
+  void reduce(reduction op, view<X, R> x, view<real, R> y, write_mode w = write_mode::overwrite) {
     check::reduce(x, y);
     axes reduced_dimensions;
     for (int d = 0; d < R; ++d)
       if (y.extent(d) == 1) reduced_dimensions.push_back(static_cast<std::size_t>(d));
     array<R> result = reduced(op, read(x), reduced_dimensions);
-    if (w == write::add) result += read(y);
+    if (w == write_mode::add) result += read(y);
     assign(y, result);
   }
 
@@ -190,12 +190,12 @@ class backend {
   }
 
   void segment_broadcast(view<const real, 1> x, const sequence_layout<>& layout, view<real, 1> y,
-                         write w = write::overwrite) {
+                         write_mode w = write_mode::overwrite) {
     check::segment_broadcast(x, layout, y);
     const array<1> values = read(x);
     const auto mask = scored(layout, y.extent(0));
     array<1> sum = xt::zeros<real>(extents_of(y));
-    if (w == write::add) sum = read(y);
+    if (w == write_mode::add) sum = read(y);
     for (index_t s = 0; s < layout.sequences(); ++s) {
       xt::filtration(sequence(sum, layout, s), sequence(mask, layout, s)) += values(s);
     }
