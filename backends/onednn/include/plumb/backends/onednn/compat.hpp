@@ -127,6 +127,12 @@ inline memory_desc::handle scratchpad_desc(const primitive_desc& pd) {
   return dnnl_primitive_desc_query_md(pd.get(), dnnl_query_scratchpad_md, 0);
 }
 
+/// Whether a primitive has run when `dnnl_primitive_execute` returns: so with OpenMP, TBB and the sequential runtime.
+inline bool executes_at_once() {
+  const unsigned runtime = dnnl_version()->cpu_runtime;
+  return runtime == DNNL_RUNTIME_OMP || runtime == DNNL_RUNTIME_TBB || runtime == DNNL_RUNTIME_SEQ;
+}
+
 /// Whether the processor multiplies bf16 itself (AVX512-BF16, AMX); elsewhere oneDNN's bf16 matmul is missing or slower than a cast.
 inline bool has_bf16_instructions() {
   return (static_cast<unsigned>(dnnl_get_effective_cpu_isa()) & static_cast<unsigned>(dnnl_cpu_isa_avx512_core_bf16)) ==

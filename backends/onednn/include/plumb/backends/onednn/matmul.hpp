@@ -78,7 +78,7 @@ class matmul {
   /// Scratchpad of the variant that wants most.
   std::size_t bytes() const { return bytes_; }
 
-  /// `c = alpha a b (+ c)`; waits for the stream, so that the scratchpad is free afterwards.
+  /// `c = alpha a b (+ c)`. Where oneDNN runs primitives later, waits for this one: our own loops, which come next, run at once.
   void run(const char* operation, dnnl_stream_t stream, float alpha, const void* a, const void* b, bool add, float* c,
            void* scratchpad) {
     const matmul_variant v{alpha != 1.0f, add};
@@ -99,7 +99,7 @@ class matmul {
     if (v.scale) pass(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, factor_, &alpha);
     compat::require_success(operation, "primitive_execute",
                             dnnl_primitive_execute(p.primitive.get(), stream, count, arguments));
-    compat::require_success(operation, "stream_wait", dnnl_stream_wait(stream));
+    if (!at_once_) compat::require_success(operation, "stream_wait", dnnl_stream_wait(stream));
   }
 
  private:
@@ -110,6 +110,7 @@ class matmul {
     std::size_t bytes = 0;
   };
   matmul_problem problem_;
+  bool at_once_ = compat::executes_at_once();
   part parts_[4];
   compat::memory a_, b_, c_, factor_;
   std::size_t bytes_ = 0;
