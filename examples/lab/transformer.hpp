@@ -87,12 +87,12 @@ class transformer {
 
   transformer(const transformer_config& config, std::uint64_t seed)
       : config_(config), layout_(config), weights_(static_cast<std::size_t>(layout_.size())), gradients_(weights_.size()) {
-    // Normal(0, 0.02), output projections scaled down with depth (GPT-2); norms start at 1, a reward head at 0.
+    // Normal with deviation 1/sqrt(width), output projections scaled down with depth (GPT-2); norms start at 1, a reward head at 0.
     for (std::size_t i = 0; i < layout_.list().size(); ++i) {
       const parameter& p = layout_.list()[i];
       const bool norm = p.rows == 1 && p.name.find("norm") != std::string::npos;
       const bool output = p.name.find("o_proj") != std::string::npos || p.name.find("down_proj") != std::string::npos;
-      const double scale = 0.02 * (output ? 1 / std::sqrt(2.0 * static_cast<double>(config.layers)) : 1);
+      const double scale = 1 / std::sqrt(static_cast<double>(config.width)) * (output ? 1 / std::sqrt(2.0 * static_cast<double>(config.layers)) : 1);
       const plumb::random_stream noise{seed, i};
       for (index_t j = 0; j < p.size(); ++j)
         weights_[static_cast<std::size_t>(p.offset + j)] = static_cast<real>(

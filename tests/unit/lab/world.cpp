@@ -1,0 +1,87 @@
+// The lab's world: prompts that can be answered, a judge whose verdicts a person would agree with, labels as noisy as they say.
+#include "lab/world.hpp"
+#include "support/catch.hpp"
+
+using namespace lab;
+
+namespace {
+
+prompt lamp() {
+  prompt p;
+  p.facts = {{fact::color, "lamp", "green"}, {fact::liking, "ann", "tea"}, {fact::place, "key", "hall"}};
+  p.answer = p.facts[0];
+  p.text = words().encode("<bos> the lamp is green . ann likes tea . the key is in the hall . what color is the lamp ? <reply>");
+  return p;
+}
+judgement of(const char* reply) { return judge(lamp(), words().encode(reply)); }
+
+}  // namespace
+
+TEST_CASE("world: the judge") {
+  CHECK(of("the lamp is green . glad to help . <end>").total == 4);
+  CHECK(of("the lamp is green . <end>").total == Catch::Approx(3.6));
+  const auto wrong = of("the lamp is red . glad to help .");
+  CHECK(wrong.attribute[0] == 1);
+  CHECK(explain(wrong) == "says \"the lamp is red\", but it is green");
+  CHECK(of("ann likes tea . glad to help .").attribute[0] == 0);
+  CHECK(of("ann likes tea . glad to help .").attribute[1] == 0);
+  CHECK(of("the lamp is green . who cares .").attribute[2] == 0);
+  CHECK(of("the lamp is green . glad to help . happy to help .").attribute[2] == 3);
+  CHECK(of("the lamp is green . the lamp is green . glad to help .").attribute[3] == 2);
+  CHECK(of("the lamp green . glad to help .").attribute[4] == 2);
+  CHECK(of("<end>").total == 0);
+  CHECK(explain(of("the lamp is")).find("breaks off") != std::string::npos);
+}
+
+TEST_CASE("world: every prompt has an ideal reply, and text that its vocabulary holds") {
+  world_random r(1);
+  for (int i = 0; i < 2000; ++i) {
+    const prompt p = draw_prompt(r, i % 2 == 0);
+    REQUIRE(judge(p, ideal_reply(p)).total == 4);
+    REQUIRE(p.text.size() <= 40);
+    REQUIRE(held_out(p) == (i % 2 == 0));
+    REQUIRE(words().encode(words().decode(p.text)) == p.text);
+  }
+}
+
+TEST_CASE("world: the same seed draws the same world, another one another") {
+  world_random a(5), b(5), c(6);
+  const prompt x = draw_prompt(a), y = draw_prompt(b), z = draw_prompt(c);
+  CHECK(x.text == y.text);
+  CHECK(x.text != z.text);
+  CHECK(write_reply(x, base_writer, a) == write_reply(y, base_writer, b));
+}
+
+TEST_CASE("world: demonstrations are better than the base text, and worse than ideal") {
+  world_random r(2);
+  double base = 0, demonstrations = 0;
+  constexpr int n = 3000;
+  for (int i = 0; i < n; ++i) {
+    const prompt p = draw_prompt(r);
+    base += judge(p, write_reply(p, base_writer, r)).total / n;
+    demonstrations += judge(p, write_reply(p, demonstration_writer, r)).total / n;
+  }
+  CHECK(base < 3);
+  CHECK(demonstrations > base + 0.3);
+  CHECK(demonstrations < 3.7);
+}
+
+TEST_CASE("world: labels are as noisy as their probability says") {
+  CHECK(preference_probability(3, 3) == 0.5);
+  CHECK(preference_probability(4, 3) == Catch::Approx(1 / (1 + std::exp(-4.0))));
+  CHECK(label_ceiling(3, 4) == label_ceiling(4, 3));
+  world_random r(3);
+  const judgement j = of("the lamp is green . <end>");
+  double mean = 0, missing = 0;
+  constexpr int n = 4000;
+  for (int i = 0; i < n; ++i) {
+    const auto rating = rate(j, r);
+    if (rating[2] == missing_rating) {
+      missing += 1.0 / n;
+    } else {
+      mean += rating[2] / n;
+    }
+  }
+  CHECK(missing == Catch::Approx(0.1).margin(0.02));
+  CHECK(mean / (1 - missing) == Catch::Approx(j.attribute[2]).margin(0.05));
+}
