@@ -48,12 +48,14 @@ array read_array(const std::string& where, const json& object) {
   for (const json& e : field(where, object, "shape", &json::is_array, "a list")) {
     if (!e.is_number_unsigned()) refuse(where, "an extent of `shape` is " + e.dump());
     a.shape.push_back(e.get<std::size_t>());
+    if (a.shape.back() > 1000000 || count > 1000000) refuse(where, "its shape is too large for a golden array");
     count *= a.shape.back();
   }
   a.dtype = text_field(where, object, "dtype");
   if (a.dtype != "float64" && a.dtype != "int64" && a.dtype != "bool") refuse(where, "its dtype is " + a.dtype);
   for (const json& x : field(where, object, "data", &json::is_array, "a list")) {
-    if (a.dtype != "float64" && !x.is_number_integer()) refuse(where, "an entry of dtype " + a.dtype + " is " + x.dump());
+    if (a.dtype != "float64" && !x.is_number_integer())
+      refuse(where, "an entry of dtype " + a.dtype + " is " + x.dump());
     a.data.push_back(read_number(where, x));
   }
   if (a.data.size() != count)

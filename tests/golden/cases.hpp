@@ -1,5 +1,6 @@
 #pragma once
-// The golden files as values: see data/README.md for the format. Reading refuses, in one sentence, what does not keep to it.
+// The golden files as values: see data/README.md for the format. Reading refuses, in one sentence, what does not keep
+// to it.
 
 #include <nlohmann/json.hpp>
 
@@ -38,7 +39,9 @@ struct golden_case {
   /// Options that are absent or null are not set.
   bool is_set(const std::string& option) const;
   double number(const std::string& option) const;
-  double number(const std::string& option, double otherwise) const { return is_set(option) ? number(option) : otherwise; }
+  double number(const std::string& option, double otherwise) const {
+    return is_set(option) ? number(option) : otherwise;
+  }
   bool flag(const std::string& option, bool otherwise) const;
   std::string text(const std::string& option) const;
 

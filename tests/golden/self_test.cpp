@@ -1,0 +1,257 @@
+// Would the runner notice? Copies of the golden files, each with one number changed, must fail in exactly the case that
+// holds it; malformed ones must be refused with a sentence.
+#include "golden/runner.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <functional>
+#include <random>
+
+namespace golden {
+
+using nlohmann::json;
+
+namespace {
+
+// A folder of its own, removed at the end.
+struct temporary_folder {
+  std::filesystem::path path;
+  temporary_folder() {
+    std::random_device source;
+    path = std::filesystem::temp_directory_path() /
+           ("plumb_golden_" + std::to_string(source()) + std::to_string(source()));
+    std::filesystem::create_directories(path);
+  }
+  ~temporary_folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path, ignored);
+  }
+  temporary_folder(const temporary_folder&) = delete;
+  temporary_folder& operator=(const temporary_folder&) = delete;
+
+  std::filesystem::path write(const std::string& stem, const std::string& text) const {
+    const std::filesystem::path file = path / (stem + ".json");
+    std::ofstream(file) << text;
+    return file;
+  }
+};
+
+json parsed(const std::filesystem::path& path) {
+  std::ifstream in(path);
+  return json::parse(in, nullptr, false);
+}
+
+// Names of the cases that fail, with their sentences.
+std::map<std::string, std::vector<std::string>> failing_cases(const std::filesystem::path& path) {
+  std::map<std::string, std::vector<std::string>> failing;
+  for (const golden_case& c : read_file(path))
+    if (const mapping* m = find_mapping(c)) {
+      outcome o = run_case(*m, backend_kind::serial, c);
+      if (!o.failures.empty()) failing[c.name] = std::move(o.failures);
+    }
+  return failing;
+}
+
+struct counts {
+  int changed = 0, enlarged = 0, missed = 0;
+};
+
+// Writes the file with one number changed, and expects this case, and this array of it, to fail.
+void expect_noticed(const temporary_folder& folder, const json& whole, std::size_t position, const golden_case& c,
+                    const outcome::compared& array, const json& number, counts& n) {
+  json copy = whole;
+  copy["cases"][position][array.kind][array.name]["data"][array.largest] = number;
+  const auto failing = failing_cases(folder.write(c.file, copy.dump()));
+  ++n.changed;
+  const bool named = failing.size() == 1 && failing.begin()->first == c.name && failing.begin()->second.size() == 1 &&
+                     failing.begin()->second[0].find("`" + array.name + "`") != std::string::npos;
+  if (named) return;
+  ++n.missed;
+  std::printf(
+      "FAILED self-test: %s: case `%s`: `%s` [%zu] was changed to %s, but %zu cases failed instead of this one.\n",
+      c.file.c_str(), c.name.c_str(), array.name.c_str(), array.largest, number.dump().c_str(), failing.size());
+}
+
+// The largest number of the array, off by 1e-6 of itself; where that is within the tolerance, because larger numbers
+// entered, by 1e-6 of those. Integers are off by one.
+json perturbed(const golden_case& c, const outcome::compared& array, counts& n) {
+  const golden::array& golden_array = (array.kind == "outputs" ? c.outputs : c.gradients).at(array.name);
+  const double x = golden_array.data[array.largest];
+  if (golden_array.dtype != "float64") return static_cast<std::int64_t>(x) + 1;
+  if (std::fabs(x) > 1e-3 * array.scale) return x + 1e-6 * x;
+  ++n.enlarged;
+  return x + 1e-6 * (array.scale > 0 ? array.scale : 1);
+}
+
+void perturb_every_array(const temporary_folder& folder, const std::filesystem::path& path, counts& n) {
+  // Without the cases that are not mapped, which would only take time.
+  json whole = parsed(path);
+  std::vector<golden_case> cases;
+  json kept = json::array();
+  std::size_t position = 0;
+  for (golden_case& c : read_file(path)) {
+    const json& object = whole["cases"][position++];
+    if (find_mapping(c) == nullptr) continue;
+    kept.push_back(object);
+    cases.push_back(std::move(c));
+  }
+  whole["cases"] = kept;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const golden_case& c = cases[i];
+    const outcome o = run_case(*find_mapping(c), backend_kind::serial, c);
+    for (const outcome::compared& array : o.arrays)
+      expect_noticed(folder, whole, i, c, array, perturbed(c, array, n), n);
+    // Not a number is never near one.
+    for (const outcome::compared& array : o.arrays)
+      if ((array.kind == "outputs" ? c.outputs : c.gradients).at(array.name).dtype == "float64") {
+        expect_noticed(folder, whole, i, c, array, "nan", n);
+        break;
+      }
+  }
+}
+
+// One way to spoil a file, and what the sentence has to name.
+struct damage {
+  const char* what;
+  std::function<void(json& whole, json& first)> apply;
+  std::vector<std::string> names;
+};
+
+// The sentences that reading and running the file give.
+std::string sentences(const std::filesystem::path& path) {
+  std::string all;
+  try {
+    for (const auto& [name, failures] : failing_cases(path))
+      for (const std::string& f : failures) all += f + "\n";
+  } catch (const bad_data& e) {
+    all = e.what();
+  }
+  return all;
+}
+
+void expect_sentence(const char* what, const std::string& sentence, const std::vector<std::string>& names, counts& n) {
+  ++n.changed;
+  bool good = !sentence.empty();
+  for (const std::string& name : names) good = good && sentence.find(name) != std::string::npos;
+  if (good) return;
+  ++n.missed;
+  std::printf("FAILED self-test: a file with %s gives: %s\n", what, sentence.empty() ? "nothing" : sentence.c_str());
+}
+
+// The file is made here, so that what is spoilt is known.
+constexpr const char* small_file = R"({"schema": "golden/1", "cases": [
+  {"name": "plain", "function": "log_probs_from_logits", "options": {"temperature": 1.0},
+   "inputs": {"logits": {"shape": [1, 2, 2], "dtype": "float64", "data": [0.0, 0.0, 0.0, 0.0]},
+              "labels": {"shape": [1, 2], "dtype": "int64", "data": [0, 1]},
+              "cot_logps": {"shape": [1, 2], "dtype": "float64", "data": [1.0, 2.0]}},
+   "outputs": {"logps": {"shape": [1, 2], "dtype": "float64", "data": [-0.6931471805599453, -0.6931471805599453]}},
+   "gradients": {"d_logps/d_logits": {"shape": [1, 2, 2], "dtype": "float64", "data": [0.5, -0.5, -1.0, 1.0]}}}]})";
+constexpr const char* small_name = "openrlhf_logprobs";
+
+void damage_a_file(const temporary_folder& folder, counts& n) {
+  const std::string file = small_name, plain = "`plain`";
+  const std::vector<damage> damages{
+      {"another schema", [](json& whole, json&) { whole["schema"] = "golden/2"; }, {file, "schema"}},
+      {"no cases", [](json& whole, json&) { whole.erase("cases"); }, {file, "`cases`", "missing"}},
+      {"an empty list of cases", [](json& whole, json&) { whole["cases"] = json::array(); }, {file, "no case"}},
+      {"a case that is a number", [](json& whole, json&) { whole["cases"][0] = 7; }, {file, "case 0"}},
+      {"no name", [](json&, json& c) { c.erase("name"); }, {file, "case 0", "`name`"}},
+      {"no outputs", [](json&, json& c) { c.erase("outputs"); }, {file, plain, "`outputs`", "missing"}},
+      {"inputs that are a list", [](json&, json& c) { c["inputs"] = json::array(); }, {file, plain, "`inputs`"}},
+      {"an input that is missing",
+       [](json&, json& c) { c["inputs"].erase("labels"); },
+       {file, plain, "`labels`", "missing"}},
+      {"an option that is text",
+       [](json&, json& c) { c["options"]["temperature"] = "hot"; },
+       {file, plain, "`temperature`"}},
+      {"an option out of range",
+       [](json&, json& c) { c["options"]["temperature"] = -1; },
+       {file, plain, "`temperature`"}},
+      {"too few entries",
+       [](json&, json& c) { c["inputs"]["logits"]["data"].erase(0); },
+       {file, plain, "`logits`", "3 entries"}},
+      {"an input of another shape",
+       [](json&, json& c) {
+         c["inputs"]["labels"]["shape"] = {2, 1};
+       },
+       {file, plain, "`labels`", "[2, 1]"}},
+      {"an input of rank 1", [](json&, json& c) { c["inputs"]["logits"]["shape"] = {4}; }, {file, plain, "[4]"}},
+      {"an extent that is negative",
+       [](json&, json& c) { c["inputs"]["logits"]["shape"][0] = -1; },
+       {file, plain, "`shape`"}},
+      {"an entry that is text",
+       [](json&, json& c) { c["inputs"]["logits"]["data"][0] = "x"; },
+       {file, plain, "`logits`"}},
+      {"a label that is no integer",
+       [](json&, json& c) { c["inputs"]["labels"]["data"][0] = 0.5; },
+       {file, plain, "`labels`"}},
+      {"a label beyond the vocabulary",
+       [](json&, json& c) { c["inputs"]["labels"]["data"][0] = 2; },
+       {file, plain, "targets"}},
+      {"an unknown dtype", [](json&, json& c) { c["inputs"]["logits"]["dtype"] = "float8"; }, {file, plain, "float8"}},
+      {"a gradient of another shape",
+       [](json&, json& c) {
+         c["gradients"]["d_logps/d_logits"]["shape"] = {2, 2};
+       },
+       {file, plain, "`d_logps/d_logits`", "[2, 2]"}},
+      {"no gradient", [](json&, json& c) { c["gradients"].clear(); }, {file, plain, "`d_logps/d_logits`", "missing"}},
+      {"an output that nothing computes",
+       [](json&, json& c) { c["outputs"]["perplexity"] = c["outputs"]["logps"]; },
+       {file, plain, "`perplexity`", "neither"}},
+      {"an output with an entry more",
+       [](json&, json& c) {
+         c["outputs"]["logps"]["shape"] = {3};
+         c["outputs"]["logps"]["data"].push_back(0.0);
+       },
+       {file, plain, "`logps`", "3 numbers"}},
+  };
+  const json whole = json::parse(small_file);
+  const std::string intact = sentences(folder.write(small_name, whole.dump()));
+  if (!intact.empty()) {
+    ++n.missed;
+    std::printf("FAILED self-test: an intact file gives: %s\n", intact.c_str());
+  }
+  for (const damage& d : damages) {
+    json copy = whole;
+    d.apply(copy, copy["cases"][0]);
+    expect_sentence(d.what, sentences(folder.write(small_name, copy.dump())), d.names, n);
+  }
+  const std::string text = whole.dump();
+  expect_sentence("half of its text", sentences(folder.write(small_name, text.substr(0, text.size() / 2))), {file}, n);
+  expect_sentence("nothing in it", sentences(folder.write(small_name, "")), {file}, n);
+
+  const auto listing = [](const std::filesystem::path& path) -> std::string {
+    try {
+      files_of(path);
+    } catch (const bad_data& e) {
+      return e.what();
+    }
+    return "";
+  };
+  const std::filesystem::path missing = folder.path / "missing", empty = folder.path / "empty";
+  std::filesystem::create_directory(empty);
+  expect_sentence("no folder", listing(missing), {missing.string()}, n);
+  expect_sentence("an empty folder", listing(empty), {empty.string()}, n);
+}
+
+}  // namespace
+
+int self_test(const std::filesystem::path& data) {
+  const temporary_folder folder;
+  counts numbers_changed, files_damaged;
+  for (const auto& path : files_of(data)) perturb_every_array(folder, path, numbers_changed);
+  damage_a_file(folder, files_damaged);
+  std::printf(
+      "Self-test on serial: %d numbers changed, each in turn, %d not noticed (by 1e-6 of itself or to NaN; %d of them "
+      "by 1e-6 of\n"
+      "what entered, beside which the number is small); %d files damaged, %d without a right sentence.\n",
+      numbers_changed.changed, numbers_changed.missed, numbers_changed.enlarged, files_damaged.changed,
+      files_damaged.missed);
+  const bool something = numbers_changed.changed > 0;
+  if (!something) std::printf("FAILED self-test: no number could be changed, because no case is mapped.\n");
+  return numbers_changed.missed + files_damaged.missed + (something ? 0 : 1);
+}
+
+}  // namespace golden
