@@ -53,11 +53,11 @@ TEST_CASE("bradley_terry: plain, margin, scaled and centred by hand") {
 TEST_CASE("bradley_terry: pairs that are not valid contribute nothing, whatever they hold") {
   auto x = normal_numbers(3, 21, 2);
   const auto before = run(x, true, 0.05);
-  for (const std::size_t p : {1, 5}) x[p] = x[p + 7] = x[p + 14] = std::nan("");
+  for (const std::size_t p : {1u, 5u}) x[p] = x[p + 7] = x[p + 14] = std::nan("");
   const auto after = run(x, true, 0.05);
   CHECK(before.loss == after.loss);
   CHECK(before.gradient == after.gradient);
-  for (const std::size_t p : {1, 5}) CHECK(after.gradient[p] == 0);
+  for (const std::size_t p : {1u, 5u}) CHECK(after.gradient[p] == 0);
 }
 
 TEST_CASE("bradley_terry: metrics over valid pairs, a tie counts as wrong") {

@@ -63,11 +63,11 @@ TEST_CASE("dpo: one pair by hand") {
 TEST_CASE("dpo: tokens that do not count do not matter, whatever they hold") {
   auto x = normal_numbers(1, 20, 1, -2), ref = normal_numbers(2, 20, 1, -2);
   const auto before = run(x, ref, {.denominator = 4});
-  for (const std::size_t t : {0, 5, 13}) x[t] = ref[t] = std::nan("");
+  for (const std::size_t t : {0u, 5u, 13u}) x[t] = ref[t] = std::nan("");
   const auto after = run(x, ref, {.denominator = 4});
   CHECK(before.loss == after.loss);
   CHECK(before.d_logp == after.d_logp);
-  for (const std::size_t t : {0, 5, 13, 18, 19}) CHECK(after.d_logp[t] == 0);
+  for (const std::size_t t : {0u, 5u, 13u, 18u, 19u}) CHECK(after.d_logp[t] == 0);
 }
 
 TEST_CASE("dpo: far pairs neither overflow nor lose their gradient") {

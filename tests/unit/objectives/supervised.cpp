@@ -46,7 +46,7 @@ TEST_CASE("supervised: the two means by hand") {
   CHECK(tokens.length == Catch::Approx(8 / 3.0).epsilon(1e-15));
   const auto each = supervised(x, sequences, {.aggregate = aggregation::sequence_mean});
   CHECK(each.loss == Catch::Approx((2 + 0 + 10) / 3.0).epsilon(1e-15));
-  for (const std::size_t t : {0, 2, 5, 6}) CHECK(each.d_logp[t] == 0);
+  for (const std::size_t t : {0u, 2u, 5u, 6u}) CHECK(each.d_logp[t] == 0);
   CHECK(each.d_logp[1] == Catch::Approx(-1.0 / 9).epsilon(1e-15));
   CHECK(each.d_logp[8] == Catch::Approx(-1.0 / 15).epsilon(1e-15));
 }

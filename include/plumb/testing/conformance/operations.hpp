@@ -26,7 +26,7 @@ inline oracle::sequences ragged_sequences(bool masked) {
   oracle::sequences l{.begin = {20, 2, 7, 7, 12, 37}, .end = {37, 7, 7, 8, 20, 40}, .tokens = 43};
   if (!masked) return l;
   l.scored.assign(43, 1);
-  for (const std::size_t t : {2, 5, 6, 20, 25, 26, 36, 37, 38, 39, 41}) l.scored[t] = 0;
+  for (const std::size_t t : {2u, 5u, 6u, 20u, 25u, 26u, 36u, 37u, 38u, 39u, 41u}) l.scored[t] = 0;
   return l;
 }
 
