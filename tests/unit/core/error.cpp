@@ -1,0 +1,80 @@
+// Errors: the sentences, the numbers in them, and which memory overlaps.
+#include "support/catch.hpp"
+#include "support/gradients.hpp"
+
+#include <plumb/core/error.hpp>
+
+#include <cstring>
+#include <limits>
+#include <vector>
+
+using namespace plumb;
+using plumb_test::refusal;
+
+TEST_CASE("message: numbers as a person writes them") {
+  const auto text = [](auto x) { return std::string((message() << x).c_str()); };
+  CHECK(text(0) == "0");
+  CHECK(text(std::numeric_limits<std::int64_t>::min()) == "-9223372036854775808");
+  CHECK(text(0.1) == "0.1");
+  CHECK(text(-2.5) == "-2.5");
+  CHECK(text(1e20) == "1e20");
+  CHECK(text(1.5e-7) == "1.5e-7");
+  CHECK(text(0.0) == "0");
+  CHECK(text(std::numeric_limits<double>::infinity()) == "inf");
+  CHECK(text(-std::numeric_limits<double>::infinity()) == "-inf");
+  CHECK(text(std::nan("")) == "nan");
+  CHECK(text(view<float, 3>(nullptr, 2, 3, 4)) == "[2, 3, 4]");
+}
+
+TEST_CASE("message: is cut, never overrun") {
+  message m("operation");
+  for (int i = 0; i < 1000; ++i) m << "more ";
+  CHECK(std::strlen(m.c_str()) == message::capacity - 1);
+}
+
+TEST_CASE("error: both shapes are named") {
+  const view<float, 2> a(nullptr, 2, 3), b(nullptr, 3, 2);
+  CHECK(refusal([&] { require_same_shape("op", "a", a, "b", b); }) ==
+        "plumb: op: argument `a` has shape [2, 3], but `b` has shape [3, 2]. Nothing was written.");
+  CHECK(refusal([&] { require_extent("op", "a", a, 1, 5, "columns of `c`"); }) ==
+        "plumb: op: argument `a` has shape [2, 3], but its dimension 1 must be 5 (columns of `c`). Nothing was written.");
+  CHECK(refusal([&] { require_given("op", "a", a); }) == "plumb: op: argument `a` has shape [2, 3] but no memory. Nothing was written.");
+  CHECK(refusal([&] { require_option("op", "x", std::numeric_limits<double>::infinity(), true, "positive"); }) ==
+        "plumb: op: option `x` is inf but must be positive. Nothing was written.");
+  CHECK(refusal([&] { require_same_shape("op", "a", a, "b", a); }) == "(it was not refused)");
+}
+
+TEST_CASE("error: a backend's failure carries its code") {
+  try {
+    fail_backend(message("gemm") << "it broke", 7);
+  } catch (const backend_error& e) {
+    CHECK(e.code() == 7);
+    CHECK(std::string(e.what()) == "plumb: gemm: it broke");
+  }
+}
+
+namespace {
+template <class V, class W>
+bool disjoint(const V& a, const W& b) {
+  const bool one = refusal([&] { require_disjoint("op", "a", a, "b", b); }) == "(it was not refused)";
+  CHECK(one == (refusal([&] { require_disjoint("op", "b", b, "a", a); }) == "(it was not refused)"));
+  return one;
+}
+}  // namespace
+
+TEST_CASE("error: what overlaps in memory") {
+  std::vector<float> x(100), y(100);
+  const auto part = [&](index_t from, index_t count, index_t stride) { return view<float, 1>(x.data() + from, {count}, {stride}); };
+  CHECK(disjoint(view(x), view(y)));
+  CHECK(!disjoint(view(x), view(x)));
+  CHECK(disjoint(part(0, 10, 1), part(10, 10, 1)));
+  CHECK(!disjoint(part(0, 10, 1), part(9, 10, 1)));
+  CHECK(disjoint(part(0, 10, 2), part(1, 10, 2)));   // even and odd entries
+  CHECK(!disjoint(part(0, 10, 2), part(2, 10, 2)));
+  CHECK(!disjoint(part(0, 10, 2), part(1, 10, 3)));  // they meet somewhere, or might
+  CHECK(disjoint(part(98, 10, -2), part(1, 40, 2)));
+  CHECK(!disjoint(part(9, 10, -1), part(0, 5, 1)));
+  CHECK(disjoint(view<float, 2>(x.data(), {10, 1}, {10, 1}), view<float, 2>(x.data() + 3, {10, 1}, {10, 1})));  // two columns
+  CHECK(disjoint(view<float, 2>(x.data(), {10, 3}, {10, 1}), part(0, 0, 1)));
+  CHECK(disjoint(view<float, 1>(), view(x)));
+}
