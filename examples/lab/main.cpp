@@ -23,9 +23,9 @@ struct settings {
   bool quick = false;  ///< a small run that only shows that everything works
 
   index_t width = 96, layers = 3;
-  int pretrain_steps = 3500, sft_steps = 300, reward_steps = 250, dpo_steps = 250;
+  int pretrain_steps = 3500, sft_steps = 300, reward_steps = 250, dpo_steps = 400;
   std::size_t texts = 32, pairs = 32, preference_pairs = 4096, test_pairs = 1000, test_prompts = 600;
-  double pretrain_rate = 3e-3, sft_rate = 5e-4, reward_rate = 5e-4, dpo_rate = 1.5e-4, beta = 0.1;
+  double pretrain_rate = 3e-3, sft_rate = 5e-4, reward_rate = 5e-4, dpo_rate = 5e-5, beta = 0.3;
 
   void make_quick() {
     quick = true;
