@@ -15,7 +15,7 @@
 
 namespace lab {
 
-/// Frozen on seeds 11 and 12, before any other seed was looked at.
+/// Chosen on seeds 11 and 12 alone.
 struct settings {
   std::uint64_t seed = 1;
   std::string backend = LAB_HAS_ONEDNN ? "onednn" : "serial";
