@@ -504,7 +504,8 @@ void must_fail(B backend, const char* name, const std::string& expected, bool co
   threads = 1;
   std::fflush(stdout);
   const testing::conformance_options options{.allocations = count_allocations ? plumb_test::allocations : nullptr,
-                                             .set_threads = [](int n) { threads = n; }};
+                                             .set_threads = [](int n) { threads = n; },
+                                             .print = false};
   const auto report = testing::check_conformance(backend, options);
   std::string failed;
   for (const auto& f : report.failures()) failed += (failed.empty() ? "" : ", ") + f;

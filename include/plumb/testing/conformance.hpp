@@ -13,24 +13,19 @@ PLUMB_NAMESPACE_BEGIN
 
 namespace testing {
 
-inline void print(const conformance_report& report, std::FILE* to = stdout) {
-  int level = -1;
+/// The last lines: which check failed first, and how many did what.
+inline void print_summary(const conformance_report& report, std::FILE* to = stdout) {
   for (const auto& c : report.checks) {
-    if (c.level != level) {
-      level = c.level;
-      std::fprintf(to, "level %d: %s\n", level, level_names[level]);
-    }
-    if (c.outcome == check_result::passed) {
-      std::fprintf(to, "  %-28s ok       worst error %.3g of what is allowed\n", c.name.c_str(), c.worst);
-    } else {
-      std::fprintf(to, "  %-28s %s %s\n", c.name.c_str(), c.outcome == check_result::failed ? "FAILED  " : "not run ", c.detail.c_str());
-    }
+    if (c.outcome != check_result::failed) continue;
+    std::fprintf(to, "mend first: %s: %s\n", c.name.c_str(), c.detail.c_str());
+    if (c.level < 9) std::fprintf(to, "levels above %d are not climbed before that\n", c.level);
+    break;
   }
   std::fprintf(to, "%d passed, %d failed, %d not run\n", report.count(check_result::passed), report.count(check_result::failed),
                report.count(check_result::not_run));
 }
 
-/// Climbs the levels and returns what happened at each check.
+/// Climbs the levels, printing each check as it is done where `options.print` says so, and returns what happened at each.
 template <class B>
 conformance_report check_conformance(B& b, const conformance_options& options = {}) {
   static_assert(check_backend<B>());
@@ -39,11 +34,11 @@ conformance_report check_conformance(B& b, const conformance_options& options = 
   return std::move(checks.report);
 }
 
-/// Climbs the levels, prints each check, and returns the exit status of a program: 0 where nothing failed.
+/// The same with a summary, and the exit status of a program: 0 where nothing failed.
 template <class B>
 int run_conformance(B&& b, const conformance_options& options = {}) {
   const conformance_report report = check_conformance(b, options);
-  if (options.print) print(report);
+  if (options.print) print_summary(report);
   return report.count(check_result::failed) == 0 ? 0 : 1;
 }
 

@@ -212,7 +212,7 @@ class contract_checks : public operation_checks<B> {
     if constexpr (std::remove_cvref_t<B>::determinism_level < determinism::thread_count_invariant)
       return this->not_run("the backend does not declare it");
     if (!runs_agree_) return this->not_run("two runs with the same threads differ already");
-    if (this->options_.set_threads == nullptr) return this->not_run("no set_threads given");
+    if (this->options_.set_threads == nullptr) return this->not_run("no set_threads given (conformance_options::set_threads)");
     this->options_.set_threads(1);
     const std::uint64_t one = replay();
     this->options_.set_threads(2);
@@ -221,7 +221,7 @@ class contract_checks : public operation_checks<B> {
   }
 
   void allocations() {
-    if (this->options_.allocations == nullptr) return this->not_run("no allocation counter given");
+    if (this->options_.allocations == nullptr) return this->not_run("no allocation counter given (conformance_options::allocations)");
     this->allocation_.clear();
     replay();
     this->require(this->allocation_.empty(), this->allocation_.c_str());

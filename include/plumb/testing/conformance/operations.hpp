@@ -556,6 +556,7 @@ class operation_checks : public suite<B> {
       auto factors = this->normals(37, l.tokens, 0.2, 0.8), terms = this->normals(38, l.tokens);
       if (masked) {
         factors = with_nan_where_not_scored(factors, l);
+        for (std::size_t i = 0; i < l.begin.size(); ++i) factors[l.of(i).back()] = std::numeric_limits<double>::quiet_NaN();  // not read
         terms = with_nan_where_not_scored(terms, l);
       }
       const placed_sequences<space> where(l, p);

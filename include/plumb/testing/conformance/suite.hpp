@@ -64,7 +64,7 @@ inline std::string shape_text(const index_t* extents, int rank) {
 inline std::string number_text(double x) {
   char text[40];
   std::snprintf(text, sizeof text, "%.9g", x);
-  return text;
+  return math::is_nan(x) ? "nan" : text;  // whatever its sign
 }
 inline const char* placement_name(placement p) {
   constexpr const char* names[] = {"dense", "padded", "strided", "transposed", "reversed"};
@@ -94,6 +94,11 @@ class suite {
     if (level > options_.level || (replaying_ && level != replayed_level_ && replayed_level_ >= 0)) return;
     check_result before = std::exchange(now_, {.level = level, .name = name});
     context_.clear();
+    if (options_.print && !replaying_ && level <= reached_) {  // before it runs: the last name printed is where a crash was
+      if (report.checks.empty() || report.checks.back().level != level) std::printf("level %d: %s\n", level, level_names[level]);
+      std::printf("  %-28s ", name);
+      std::fflush(stdout);
+    }
     if (level > reached_) {
       now_.outcome = check_result::not_run;
       now_.detail = "an earlier level has failed";
@@ -115,6 +120,16 @@ class suite {
     }
     if (now_.outcome == check_result::failed) failed_level_ = level;
     report.checks.push_back(now_);
+    if (options_.print && level <= reached_) print_outcome(now_);
+  }
+  static void print_outcome(const check_result& c) {
+    if (c.outcome != check_result::passed) {
+      std::printf("%s %s\n", c.outcome == check_result::failed ? "FAILED  " : "not run ", c.detail.c_str());
+    } else if (c.worst > 0) {
+      std::printf("ok       worst error %.3g of what is allowed\n", c.worst);
+    } else {
+      std::printf("ok\n");
+    }
   }
   /// Ends a level: what follows is not climbed where this one has failed.
   void level_done() {
