@@ -5,6 +5,10 @@
 //   PLUMB_CHECKED        also check data, not only shapes: ids in range, segments inside their array (host memory only)
 //   PLUMB_HD             marks what also compiles for a device
 
+#if (defined(_MSVC_LANG) ? _MSVC_LANG : __cplusplus) < 202002L
+#error "plumb needs C++20: compile with -std=c++20"
+#endif
+
 #include <plumb/version.hpp>
 
 #if !defined(PLUMB_NO_EXCEPTIONS) && !defined(__cpp_exceptions) && !defined(_CPPUNWIND)

@@ -161,17 +161,20 @@ void require_extent(const char* operation, const char* name, const V& v, int d, 
                           << expected << " (" << meaning << "). Nothing was written.");
 }
 
+/// What has elements has memory. `wanted`: leaving the argument out makes no sense beside the others.
 template <class V>
-void require_given(const char* operation, const char* name, const V& v) {
-  if (v.given() || v.empty()) return;
-  fail(message(operation) << "argument `" << name << "` has shape " << v << " but no memory. Nothing was written.");
+void require_given(const char* operation, const char* name, const V& v, bool wanted = false) {
+  if (v.given()) return;
+  if (!v.empty())
+    fail(message(operation) << "argument `" << name << "` has shape " << v << " but no memory. Nothing was written.");
+  if (wanted) fail(message(operation) << "argument `" << name << "` is not given. Nothing was written.");
 }
 
 /// An option outside its range, which `range` says in words ("positive", "in [0, 0.5)"); no option may be infinite or NaN.
 inline void require_option(const char* operation, const char* name, double value, bool good, const char* range) {
   const bool finite = (std::bit_cast<std::uint64_t>(value) & message::exponent_bits) != message::exponent_bits;
   if (good && finite) return;
-  fail(message(operation) << "option `" << name << "` is " << value << " but must be " << range
+  fail(message(operation) << "option `" << name << "` is " << value << " but must be " << (good ? "finite, and " : "") << range
                           << ". Nothing was written.");
 }
 

@@ -42,6 +42,11 @@ struct preference_pairs {
 /// Checks a layout against flat arrays of `tokens` entries; with PLUMB_CHECKED, each bound too.
 template <class Space>
 void require_layout(const char* operation, const sequence_layout<Space>& layout, index_t tokens) {
+  require_given(operation, "begin", layout.begin);
+  require_given(operation, "end", layout.end);
+  require_given(operation, "scored", layout.scored);
+  if (tokens > 0 && !layout.begin.given())
+    fail(message(operation) << "the sequences are not given, but there are " << tokens << " tokens. Nothing was written.");
   require_same_shape(operation, "end", layout.end, "begin", layout.begin);
   if (layout.scored.given()) require_extent(operation, "scored", layout.scored, 0, tokens, "the number of tokens");
 #if defined(PLUMB_CHECKED)

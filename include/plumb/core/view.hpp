@@ -64,6 +64,17 @@ struct view {
              std::is_convertible_v<decltype(std::declval<C&>().data()), T*>)
   constexpr view(C&& c) : view(c.data(), static_cast<index_t>(c.size())) {}
 
+  /// A container of another element type is refused, in words.
+  template <contiguous_container C>
+    requires(R == 1 && std::is_same_v<Space, host_space> &&
+             !std::is_convertible_v<decltype(std::declval<C&>().data()), T*>)
+  constexpr view(C&&) {
+    static_assert(sizeof(C) == 0,
+                  "plumb: this container's elements are not of the view's type. All arrays of a call are of the backend's real "
+                  "(float or double, as the first one where it is deduced), ids and offsets are int32, masks uint8; what is "
+                  "written to is not const.");
+  }
+
   /// One number in host memory, as where a loss goes.
   template <class U>
     requires(R == 1 && std::is_same_v<Space, host_space> && std::is_same_v<U, T> && !std::is_const_v<U>)

@@ -62,6 +62,11 @@ void bradley_terry(B& b, arena_of<B>& scratch, const bradley_terry_inputs<real_o
   static_assert(check_backend<B>());
   constexpr const char* op = "bradley_terry";
   const index_t pairs = in.chosen.extent(0);
+  require_given(op, "chosen", in.chosen, in.rejected.given());
+  require_given(op, "rejected", in.rejected, pairs > 0);
+  require_given(op, "margin", in.margin);
+  require_given(op, "scale", in.scale);
+  require_given(op, "valid", in.valid);
   require_same_shape(op, "rejected", in.rejected, "chosen", in.chosen);
   if (in.margin.given()) require_same_shape(op, "margin", in.margin, "chosen", in.chosen);
   if (in.scale.given()) require_same_shape(op, "scale", in.scale, "chosen", in.chosen);
@@ -71,6 +76,7 @@ void bradley_terry(B& b, arena_of<B>& scratch, const bradley_terry_inputs<real_o
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(bradley_terry_metrics));
   const auto require_pair_output = [&](const char* name, const real_view<B>& v) {
+    require_given(op, name, v);
     if (!v.given()) return;
     require_same_shape(op, name, v, "chosen", in.chosen);
     require_disjoint(op, name, v, "chosen", in.chosen);

@@ -83,17 +83,22 @@ void dpo_pairs(B& b, arena_of<B>& scratch, const dpo_pairs_inputs<real_of<B>, sp
   constexpr const char* op = "dpo";
   const index_t pairs = in.chosen.extent(0);
   detail::require_dpo_options(op, options);
+  require_given(op, "chosen", in.chosen, in.rejected.given());
+  require_given(op, "rejected", in.rejected, pairs > 0);
   require_same_shape(op, "rejected", in.rejected, "chosen", in.chosen);
   const bool referenced = !options.reference_free;
   if (referenced) {
     detail::require_reference(op, "ref_chosen", in.ref_chosen.given() || pairs == 0, options);
     detail::require_reference(op, "ref_rejected", in.ref_rejected.given() || pairs == 0, options);
+    require_given(op, "ref_chosen", in.ref_chosen);
+    require_given(op, "ref_rejected", in.ref_rejected);
     require_same_shape(op, "ref_chosen", in.ref_chosen, "chosen", in.chosen);
     require_same_shape(op, "ref_rejected", in.ref_rejected, "chosen", in.chosen);
   }
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(dpo_metrics));
   const auto require_pair_output = [&](const char* name, const real_view<B>& v) {
+    require_given(op, name, v);
     if (!v.given()) return;
     require_same_shape(op, name, v, "chosen", in.chosen);
     require_disjoint(op, name, v, "chosen", in.chosen);
@@ -163,14 +168,22 @@ void dpo(B& b, arena_of<B>& scratch, const dpo_inputs<real_of<B>, space_of<B>>& 
   const auto& layout = in.pairs.sequences;
   const index_t sequences = layout.sequences(), pairs = in.pairs.pairs(), tokens = in.logp.extent(0);
   detail::require_dpo_options(op, options);
+  require_given(op, "logp", in.logp, in.ref_logp.given() || layout.scored.extent(0) > 0);
   detail::require_reference(op, "ref_logp", in.ref_logp.given() || tokens == 0, options);
-  if (!options.reference_free) require_same_shape(op, "ref_logp", in.ref_logp, "logp", in.logp);
+  if (!options.reference_free) {
+    require_given(op, "ref_logp", in.ref_logp);
+    require_same_shape(op, "ref_logp", in.ref_logp, "logp", in.logp);
+  }
   require_layout(op, layout, tokens);
+  require_given(op, "pairs.chosen", in.pairs.chosen, sequences > 0);
+  require_given(op, "pairs.rejected", in.pairs.rejected, sequences > 0);
   require_same_shape(op, "pairs.rejected", in.pairs.rejected, "pairs.chosen", in.pairs.chosen);
   require_ids(op, "pairs.chosen", in.pairs.chosen, sequences, false);
   require_ids(op, "pairs.rejected", in.pairs.rejected, sequences, false);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(dpo_metrics));
+  require_given(op, "pair_loss", out.pair_loss);
+  require_given(op, "d_logp", out.d_logp);
   if (out.pair_loss.given()) require_extent(op, "pair_loss", out.pair_loss, 0, pairs, "the number of pairs");
   if (out.d_logp.given()) {
     require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);

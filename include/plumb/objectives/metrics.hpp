@@ -64,6 +64,7 @@ void write_gradient(B& b, real_view<B, R> out, const_real_view<B, R> value, real
 
 template <class V>
 void require_metrics(const char* op, const V& metrics, std::size_t rows) {
+  require_given(op, "metrics", metrics);
   if (!metrics.given()) return;
   require_extent(op, "metrics", metrics, 0, static_cast<index_t>(rows), "the number of metrics");
   require_extent(op, "metrics", metrics, 1, 2, "sum and count");
@@ -71,6 +72,7 @@ void require_metrics(const char* op, const V& metrics, std::size_t rows) {
 
 template <class V>
 void require_scalar(const char* op, const char* name, const V& v) {
+  require_given(op, name, v);
   if (v.given()) require_extent(op, name, v, 0, 1, "one number");
 }
 

@@ -61,10 +61,12 @@ void supervised(B& b, arena_of<B>& scratch, const supervised_inputs<real_of<B>, 
   static_assert(check_backend<B>());
   constexpr const char* op = "supervised";
   const index_t tokens = in.logp.extent(0), sequences = in.sequences.sequences();
+  require_given(op, "logp", in.logp, in.sequences.scored.extent(0) > 0);
   require_layout(op, in.sequences, tokens);
   detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(supervised_metrics));
+  require_given(op, "d_logp", out.d_logp);
   if (out.d_logp.given()) {
     require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);
     require_disjoint(op, "d_logp", out.d_logp, "logp", in.logp);

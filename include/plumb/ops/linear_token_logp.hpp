@@ -48,8 +48,11 @@ index_t require_linear(const char* op, const linear_token_logp_inputs<S, Space>&
                        const linear_token_logp_options& options) {
   require_token_logp_options(op, options.logits);
   require_option(op, "chunk_rows", static_cast<double>(options.chunk_rows), options.chunk_rows >= 0, "0 (chosen) or positive");
-  require_given(op, "hidden", in.hidden);
-  require_given(op, "head", in.head);
+  require_given(op, "hidden", in.hidden, in.targets.given());
+  require_given(op, "head", in.head, in.targets.given());
+  require_given(op, "bias", in.bias);
+  require_given(op, "rows", in.rows);
+  require_given(op, "targets", in.targets, in.rows.given());
   require_extent(op, "head", in.head, 1, in.hidden.extent(1), "columns of `hidden`");
   if (in.bias.given()) require_extent(op, "bias", in.bias, 0, in.head.extent(0), "rows of `head`");
   const index_t tokens = in.rows.given() ? in.rows.extent(0) : in.hidden.extent(0);
@@ -166,6 +169,11 @@ void linear_token_logp_backward(B& b, arena_of<B>& scratch, const linear_token_l
   detail::require_token_vector(op, "d_logp", grad.d_logp, tokens);
   detail::require_token_vector(op, "d_entropy", grad.d_entropy, tokens);
   if (grad.d_entropy.given()) require_extent(op, "entropy", grad.entropy, 0, tokens, "one per scored token");
+  require_given(op, "log_sum_exp", grad.log_sum_exp, tokens > 0);
+  require_given(op, "entropy", grad.entropy, grad.d_entropy.given());
+  require_given(op, "d_hidden", out.d_hidden);
+  require_given(op, "d_head", out.d_head);
+  require_given(op, "d_bias", out.d_bias);
   if (out.d_hidden.given()) require_same_shape(op, "d_hidden", out.d_hidden, "hidden", in.hidden);
   if (out.d_head.given()) require_same_shape(op, "d_head", out.d_head, "head", in.head);
   if (out.d_bias.given()) require_extent(op, "d_bias", out.d_bias, 0, in.head.extent(0), "rows of `head`");

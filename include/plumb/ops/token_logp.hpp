@@ -21,11 +21,13 @@ inline bool maps_nothing(const token_logp_options& o) {
 }
 inline void require_token_logp_options(const char* operation, const token_logp_options& o) {
   require_option(operation, "temperature", o.temperature, o.temperature > 0, "positive");
+  require_option(operation, "logit_scale", o.logit_scale, true, "what the logits are multiplied by");
   require_option(operation, "softcap", o.softcap, o.softcap >= 0, "0 (none) or positive");
 }
 
 template <class V, class Name>
 void require_token_vector(const char* operation, Name name, const V& v, index_t rows) {
+  require_given(operation, name, v);
   if (v.given()) require_extent(operation, name, v, 0, rows, "one per row");
 }
 
@@ -121,7 +123,8 @@ void token_logp(B& b, arena_of<B>& scratch, const token_logp_inputs<S, space_of<
   constexpr const char* op = "token_logp";
   const index_t n = in.logits.extent(0);
   detail::require_token_logp_options(op, options);
-  require_given(op, "logits", in.logits);
+  require_given(op, "logits", in.logits, in.targets.given());
+  require_given(op, "targets", in.targets, out.logp.given() && n > 0);
   if (out.logp.given() || in.targets.given()) require_extent(op, "targets", in.targets, 0, n, "one per row of `logits`");
   require_ids(op, "targets", in.targets, in.logits.extent(1), true);
   detail::require_token_vector(op, "logp", out.logp, n);
@@ -163,7 +166,10 @@ void token_logp_backward(B& b, arena_of<B>& scratch, const token_logp_inputs<S, 
   constexpr const char* op = "token_logp_backward";
   const index_t n = in.logits.extent(0);
   detail::require_token_logp_options(op, options);
-  require_given(op, "logits", in.logits);
+  require_given(op, "logits", in.logits, in.targets.given() || d_logits.given());
+  require_given(op, "d_logits", d_logits, n > 0);
+  require_given(op, "log_sum_exp", grad.log_sum_exp, n > 0);
+  require_given(op, "targets", in.targets);
   require_same_shape(op, "d_logits", d_logits, "logits", in.logits);
   require_extent(op, "log_sum_exp", grad.log_sum_exp, 0, n, "one per row, from the forward pass");
   if (grad.d_logp.given() || in.targets.given())

@@ -40,7 +40,9 @@ TEST_CASE("error: both shapes are named") {
         "plumb: op: argument `a` has shape [2, 3], but its dimension 1 must be 5 (columns of `c`). Nothing was written.");
   CHECK(refusal([&] { require_given("op", "a", a); }) == "plumb: op: argument `a` has shape [2, 3] but no memory. Nothing was written.");
   CHECK(refusal([&] { require_option("op", "x", std::numeric_limits<double>::infinity(), true, "positive"); }) ==
-        "plumb: op: option `x` is inf but must be positive. Nothing was written.");
+        "plumb: op: option `x` is inf but must be finite, and positive. Nothing was written.");
+  CHECK(refusal([&] { require_given("op", "a", view<float, 2>(), true); }) == "plumb: op: argument `a` is not given. Nothing was written.");
+  CHECK(refusal([&] { require_given("op", "a", view<float, 2>()); }) == "(it was not refused)");
   CHECK(refusal([&] { require_same_shape("op", "a", a, "b", a); }) == "(it was not refused)");
 }
 
