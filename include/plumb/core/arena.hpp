@@ -8,6 +8,7 @@ PLUMB_NAMESPACE_BEGIN
 /// Every block that an arena hands out starts at a multiple of this many bytes.
 inline constexpr std::size_t arena_alignment = 64;
 
+/// A stack of arrays over memory of the caller's, which must outlive it. For one queue; not thread-safe.
 template <class Space = host_space>
 class arena {
  public:

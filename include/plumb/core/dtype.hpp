@@ -82,6 +82,7 @@ PLUMB_HD constexpr To convert(From x) {
   }
 }
 
+/// Whether `T` is a 16-bit storage type.
 template <class T>
 inline constexpr bool is_storage_16 = std::is_same_v<T, bf16> || std::is_same_v<T, f16>;
 

@@ -85,11 +85,13 @@ class message {
 /// Called with the sentence; must not return (if it does, the program aborts).
 using error_handler = void (*)(const char* sentence);
 
+/// The handler until another is installed: the sentence goes to stderr.
 inline void print_and_abort(const char* sentence) {
   std::fputs(sentence, stderr);
   std::fputc('\n', stderr);
   std::abort();
 }
+/// The handler in force.
 inline error_handler& current_error_handler() {
   static constinit error_handler handler = print_and_abort;
   return handler;
@@ -100,10 +102,12 @@ inline error_handler set_error_handler(error_handler next) {
   current_error_handler() = next;
   return before;
 }
+/// Reports a broken precondition; does not return.
 [[noreturn]] inline void fail(const message& m) {
   current_error_handler()(m.c_str());
   std::abort();
 }
+/// Reports what the machine below said; does not return.
 [[noreturn]] inline void fail_backend(const message& m, int) { fail(m); }
 
 #else
@@ -131,13 +135,16 @@ class backend_error : public error {
  private:
   int code_;
 };
+/// Throws `precondition_error`; without exceptions, calls the handler.
 [[noreturn]] inline void fail(const message& m) { throw precondition_error(m); }
+/// Throws `backend_error`, with the code of the library below; without exceptions, calls the handler.
 [[noreturn]] inline void fail_backend(const message& m, int code) { throw backend_error(m, code); }
 
 #endif
 
 // The checks that every layer shares. `operation` and `name` are what the user typed.
 
+/// `v` must have the shape of `w`, the argument called `other`; both have the same rank.
 template <class V, class W>
 void require_same_shape(const char* operation, const char* name, const V& v, const char* other, const W& w) {
   static_assert(V::rank == W::rank);
@@ -153,7 +160,7 @@ void require_same_shape(const char* operation, const char* name, const V& v, con
   }
 }
 
-/// Dimension `d` of `v` must be `expected`, which is `meaning` ("the number of pairs", "columns of `head`").
+/// Dimension `d` of `v` must be `expected`, which is `meaning` ("the number of pairs").
 template <class V>
 void require_extent(const char* operation, const char* name, const V& v, int d, index_t expected, const char* meaning) {
   if (v.extent(d) == expected) return;

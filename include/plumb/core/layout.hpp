@@ -5,7 +5,7 @@
 
 PLUMB_NAMESPACE_BEGIN
 
-/// Names sequence `s` as tokens `begin[s] .. end[s]` (exclusive) of flat arrays `[N]`; both packed and padded batches are
+/// Names sequence `s` as tokens `begin[s]` to `end[s]` (exclusive) of flat arrays `[N]`; both packed and padded batches are
 /// zero-copy. There is no pad token: what no sequence names, or `scored` leaves out, does not exist for an objective.
 ///
 /// - packed: `sequence_layout<>::packed(cu_seqlens)`, where `cu_seqlens` has one entry more than there are sequences;

@@ -153,8 +153,10 @@ template <class T, class... E>
   requires(std::convertible_to<E, index_t> && ...)
 view(T*, E...) -> view<T, static_cast<int>(sizeof...(E)), host_space>;
 
+/// A view of rank 1.
 template <class T, class Space = host_space>
 using vector_view = view<T, 1, Space>;
+/// A view of rank 2.
 template <class T, class Space = host_space>
 using matrix_view = view<T, 2, Space>;
 

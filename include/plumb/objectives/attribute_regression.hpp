@@ -7,6 +7,7 @@
 
 PLUMB_NAMESPACE_BEGIN
 
+/// Options of `attribute_regression`.
 struct attribute_regression_options {
   double missing = -100;   ///< the label of an attribute that was not rated
   double denominator = 0;  ///< rated cells of the global batch (`count_rated`); host overload: 0 means those given
@@ -18,6 +19,7 @@ struct attribute_regression_inputs {
   view<const Real, 2, Space> prediction{};  ///< `[N, K]`
   view<const Real, 2, Space> label{};       ///< `[N, K]`
 };
+/// Outputs that are not given are not computed. May overlap nothing.
 template <class Real, class Space = host_space>
 struct attribute_regression_outputs {
   view<Real, 1, Space> loss{};          ///< one number
@@ -26,6 +28,7 @@ struct attribute_regression_outputs {
   write_mode mode = write_mode::overwrite;        ///< of `d_prediction`
 };
 
+/// Bytes of arena that `attribute_regression` takes.
 template <class B>
 std::size_t attribute_regression_workspace(const B&, index_t replies, index_t attributes) {
   using real = real_of<B>;
@@ -92,6 +95,7 @@ void attribute_regression(B& b, arena_of<B>& scratch, const attribute_regression
   }
 }
 
+/// What the host overload returns.
 template <class T>
 struct attribute_regression_result {
   T loss = 0;
@@ -129,6 +133,7 @@ attribute_regression_result<detail::value_of<R>> attribute_regression(const R& p
   return r;
 }
 
+/// How `goal_reward` standardises the weighted sum.
 struct goal_reward_options {
   double mean = 0;                ///< subtracted from the weighted sum
   double standard_deviation = 1;  ///< divides it; positive

@@ -7,6 +7,7 @@
 
 PLUMB_NAMESPACE_BEGIN
 
+/// Options of `bradley_terry`.
 struct bradley_terry_options {
   double center_coefficient = 0;  ///< `c` of `c (chosen + rejected)^2`, added to the loss of each pair; >= 0
   double denominator = 0;  ///< number of pairs of the global batch; host overload: 0 means the valid pairs given
@@ -41,6 +42,7 @@ inline constexpr metric_info bradley_terry_metrics[] = {
     {"reward_mean"}, {"reward_min", metric_kind::min},
     {"reward_max", metric_kind::max}};
 
+/// Bytes of arena that `bradley_terry` takes.
 template <class B>
 std::size_t bradley_terry_workspace(const B&, index_t pairs) {
   using real = real_of<B>;

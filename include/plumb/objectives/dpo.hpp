@@ -7,6 +7,7 @@
 
 PLUMB_NAMESPACE_BEGIN
 
+/// Options of `dpo` and `dpo_pairs`.
 struct dpo_options {
   double beta = 0.1;             ///< strength of the pull to the reference; positive
   double label_smoothing = 0;    ///< `e`, the share of labels thought wrong (conservative DPO); in [0, 0.5]
@@ -26,6 +27,7 @@ struct dpo_pairs_inputs {
   view<const Real, 1, Space> ref_chosen{};    ///< `[P]`
   view<const Real, 1, Space> ref_rejected{};  ///< `[P]`
 };
+/// Outputs that are not given are not computed. May overlap nothing.
 template <class Real, class Space = host_space>
 struct dpo_pairs_outputs {
   view<Real, 1, Space> loss{};        ///< one number: sum over pairs / denominator
@@ -43,6 +45,7 @@ struct dpo_inputs {
   view<const Real, 1, Space> ref_logp{};  ///< `[N]`
   preference_pairs<Space> pairs{};
 };
+/// Outputs that are not given are not computed. May overlap nothing.
 template <class Real, class Space = host_space>
 struct dpo_outputs {
   view<Real, 1, Space> loss{};       ///< one number
@@ -64,6 +67,7 @@ inline void require_reference(const char* op, const char* name, bool given, cons
 }
 }  // namespace detail
 
+/// Bytes of arena that `dpo_pairs` takes.
 template <class B>
 std::size_t dpo_pairs_workspace(const B&, index_t pairs) {
   using real = real_of<B>;
@@ -145,6 +149,7 @@ void dpo_pairs(B& b, arena_of<B>& scratch, const dpo_pairs_inputs<real_of<B>, sp
   }
 }
 
+/// Bytes of arena that `dpo` takes.
 template <class B>
 std::size_t dpo_workspace(const B& b, const preference_pairs<space_of<B>>& pairs) {
   using real = real_of<B>;

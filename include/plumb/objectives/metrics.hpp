@@ -9,6 +9,7 @@
 
 PLUMB_NAMESPACE_BEGIN
 
+/// What a metric makes of the numbers that enter it.
 enum class metric_kind { mean, min, max };
 
 /// One row of a metrics array `[K, 2]`: column 0 holds the sum (for `max` the maximum, for `min` the maximum of the negated values),

@@ -13,6 +13,7 @@ enum class aggregation {
   sequence_mean,  ///< sum over sequences of the mean over their scored tokens / number of sequences of the global batch
 };
 
+/// Options of `supervised`.
 struct supervised_options {
   aggregation aggregate = aggregation::token_mean;
   double denominator = 0;  ///< see `aggregation`; host overload: 0 means what is given
@@ -21,11 +22,13 @@ struct supervised_options {
 /// Rows of `metrics`: `nll` per scored token in nats (perplexity is its exponential), `length` in scored tokens per sequence.
 inline constexpr metric_info supervised_metrics[] = {{"nll"}, {"length"}};
 
+/// Token log-probabilities of all sequences, flat.
 template <class Real, class Space = host_space>
 struct supervised_inputs {
   view<const Real, 1, Space> logp{};    ///< `[N]`, log-probability of token `t` given those before it
   sequence_layout<Space> sequences{};   ///< `scored` is the completion mask
 };
+/// Outputs that are not given are not computed. May overlap nothing.
 template <class Real, class Space = host_space>
 struct supervised_outputs {
   view<Real, 1, Space> loss{};    ///< one number
@@ -34,6 +37,7 @@ struct supervised_outputs {
   write_mode mode = write_mode::overwrite;  ///< of `d_logp`
 };
 
+/// Bytes of arena that `supervised` takes.
 template <class B>
 std::size_t supervised_workspace(const B&, const sequence_layout<space_of<B>>& sequences) {
   using real = real_of<B>;
@@ -97,6 +101,7 @@ void supervised(B& b, arena_of<B>& scratch, const supervised_inputs<real_of<B>, 
   }
 }
 
+/// What the host overload returns.
 template <class T>
 struct supervised_result {
   T loss = 0, nll = 0, length = 0;

@@ -19,6 +19,7 @@ struct linear_token_logp_inputs {
   view<const std::int32_t, 1, Space> rows{};     ///< `[M]`, in `0 .. N`; not given: row `i` predicts token `i`, and M = N
 };
 
+/// Options of `linear_token_logp`.
 struct linear_token_logp_options {
   token_logp_options logits{};
   std::int64_t chunk_rows = 0;  ///< rows whose logits exist at once; 0: chosen from V
