@@ -212,6 +212,23 @@ def make_examples():
 
 # Headers and layers.
 
+def check_comments(header):
+    """What Doxygen (1.9.4) does not miss: a header's own comment, and those of its concepts and of types without members."""
+    if not lead(header).strip():
+        problems.append(f"{header}:2: no comment under `#pragma once` says what the header is for")
+    inside_detail, commented = False, False
+    for number, line in enumerate(read(header).splitlines(), 1):
+        if re.match(r"(inline )?namespace .*detail", line):
+            inside_detail = True
+        elif line.startswith("}  // namespace"):
+            inside_detail = False
+        declared = re.match(r"(?:concept|struct|class|enum class) (\w+)(?![\w;<])", line)
+        if declared and not commented and not inside_detail:
+            problems.append(f"{header}:{number}: {declared[1]} has no comment")
+        if not line.startswith(("template", "  requires")):
+            commented = line.startswith("///")
+
+
 def make_layers():
     """A layer is a folder of headers. What it holds stands in the table of rooms of the architecture page."""
     rooms = dict(re.findall(r"^\| `(\w+)/` \| (.*?) \|", read(Path("docs/architecture.md")), re.M))
@@ -234,6 +251,7 @@ def make_layers():
 def main():
     built = Path(sys.argv[1])
     for name, path in headers.items():
+        check_comments(path)
         write(name, read(path).rstrip("\n"))
     made.update({p: identifier(p) for p in [*examples, *demos]})
     for page in pages:
