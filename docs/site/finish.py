@@ -35,7 +35,7 @@ def mended(text):
     text = re.sub(r'<div class="title">(.*?)</div>', r'<h1 class="title">\1</h1>', text, flags=re.S)
     text = re.sub(r'<table (class="(?:memberdecls|memname|mlabels|directory)")', r'<table role="presentation" \1', text)
     # What may scroll sideways can be reached by keyboard.
-    text = text.replace('<div class="fragment">', '<div class="fragment" tabindex="0">')
+    text = re.sub(r'<(div|pre) class="fragment">', r'<\1 class="fragment" tabindex="0">', text)
     text = re.sub(r'<table class="(?:markdownTable|doxtable)">.*?</table>',
                   r'<div class="scroll" tabindex="0">\g<0></div>', text, flags=re.S)
     # Code in the text of a reference; `#include` leads to the header's page, not to its source.
@@ -46,7 +46,8 @@ def mended(text):
     # Said elsewhere on the page, or of use to a script only.
     text = re.sub(r'<p class="definition">Definition in file .*?</p>|<span class="permalink">.*?</span>', "", text)
     text = re.sub(r' onclick="[^"]*"|<img src="closed.png"[^>]*>|<div class="levels">.*?</div>', "", text)
-    return re.sub(r'<span [^>]*class="arrow".*?</span>|<span class="icona">.*?</span></span>', "", text)
+    text = re.sub(r'<span [^>]*class="arrow".*?</span>|<span class="icona">.*?</span></span>', "", text)
+    return re.sub(r'<a [^>]*><span class="icon\w*"></span></a>|<span class="icon\w*"></span>', "", text)
 
 
 def links(text):
