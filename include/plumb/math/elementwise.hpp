@@ -53,6 +53,11 @@ struct keep_or {
   PLUMB_HD T operator()(const T& x, const T& mask) const { return mask < T(0) || T(0) < mask ? x : fallback; }
 };
 /// `x`.
+/// 1 where `x` is not 0, else 0.
+struct is_nonzero {
+  template <class T>
+  PLUMB_HD T operator()(const T& x) const { return x < T(0) || T(0) < x ? T(1) : T(0); }
+};
 struct identity {
   template <class T>
   PLUMB_HD T operator()(const T& x) const { return x; }

@@ -61,6 +61,8 @@ void attribute_regression(B& b, arena_of<B>& scratch, const attribute_regression
   static_assert(check_backend<B>());
   constexpr const char* op = "attribute_regression";
   const index_t n = in.prediction.extent(0), k = in.prediction.extent(1);
+  require_arguments(op, {{"loss", out.loss}, {"d_prediction", out.d_prediction}, {"metrics", out.metrics}},
+                    {{"prediction", in.prediction}, {"label", in.label}});
   require_given(op, "prediction", in.prediction, in.label.given());
   require_given(op, "label", in.label, n > 0);
   require_same_shape(op, "label", in.label, "prediction", in.prediction);
@@ -68,12 +70,7 @@ void attribute_regression(B& b, arena_of<B>& scratch, const attribute_regression
   detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, static_cast<std::size_t>(k));
-  require_given(op, "d_prediction", out.d_prediction);
-  if (out.d_prediction.given()) {
-    require_same_shape(op, "d_prediction", out.d_prediction, "prediction", in.prediction);
-    require_disjoint(op, "d_prediction", out.d_prediction, "prediction", in.prediction);
-    require_disjoint(op, "d_prediction", out.d_prediction, "label", in.label);
-  }
+  if (out.d_prediction.given()) require_same_shape(op, "d_prediction", out.d_prediction, "prediction", in.prediction);
   scratch.require(op, attribute_regression_workspace(b, n, k));
   typename arena_of<B>::frame frame(scratch);
   const real inverse = static_cast<real>(1 / options.denominator);
@@ -157,6 +154,7 @@ void goal_reward(B& b, arena_of<B>& scratch, std::type_identity_t<const_real_vie
   using real = real_of<B>;
   static_assert(check_backend<B>());
   constexpr const char* op = "goal_reward";
+  require_arguments(op, {{"reward", reward}}, {{"prediction", prediction}, {"weights", weights}});
   require_given(op, "prediction", prediction, reward.given());
   require_given(op, "weights", weights, prediction.given());
   require_given(op, "reward", reward, prediction.given());
@@ -164,8 +162,6 @@ void goal_reward(B& b, arena_of<B>& scratch, std::type_identity_t<const_real_vie
   require_extent(op, "reward", reward, 0, prediction.extent(0), "rows of `prediction`");
   require_option(op, "mean", options.mean, true, "the mean of the weighted sum");
   require_option(op, "standard_deviation", options.standard_deviation, options.standard_deviation > 0, "positive");
-  require_disjoint(op, "reward", reward, "prediction", prediction);
-  require_disjoint(op, "reward", reward, "weights", weights);
   scratch.require(op, goal_reward_workspace(b, prediction.extent(0), prediction.extent(1)));
   b.gemm(scratch, real(1), prediction, as_column(weights), real(0), as_column(reward));
   if (options.mean == 0 && options.standard_deviation == 1) return;

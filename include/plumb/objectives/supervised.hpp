@@ -65,16 +65,14 @@ void supervised(B& b, arena_of<B>& scratch, const supervised_inputs<real_of<B>, 
   static_assert(check_backend<B>());
   constexpr const char* op = "supervised";
   const index_t tokens = in.logp.extent(0), sequences = in.sequences.sequences();
+  require_arguments(op, {{"loss", out.loss}, {"d_logp", out.d_logp}, {"metrics", out.metrics}},
+                    {{"logp", in.logp}, {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
   require_given(op, "logp", in.logp, in.sequences.scored.extent(0) > 0);
   require_layout(op, in.sequences, tokens);
   detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(supervised_metrics));
-  require_given(op, "d_logp", out.d_logp);
-  if (out.d_logp.given()) {
-    require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);
-    require_disjoint(op, "d_logp", out.d_logp, "logp", in.logp);
-  }
+  if (out.d_logp.given()) require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);
   scratch.require(op, supervised_workspace(b, in.sequences));
   typename arena_of<B>::frame frame(scratch);
   const real inverse = static_cast<real>(1 / options.denominator);
@@ -115,6 +113,7 @@ supervised_result<detail::value_of<R>> supervised(const R& logp, const sequence_
   using T = detail::value_of<R>;
   const view<const T, 1> x(logp);
   require_layout("supervised", sequences, x.extent(0));
+  require_layout_data("supervised", sequences, x.extent(0));
   if (options.denominator == 0) {
     const index_t count =
         options.aggregate == aggregation::token_mean ? count_scored(sequences) : sequences.sequences();
