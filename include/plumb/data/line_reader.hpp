@@ -168,7 +168,8 @@ class byte_source {
 enum class line_status { line, end, problem };
 
 /// Line after line, blank ones left out, without their ends ("\n" or "\r\n"; the last line needs none) and without the
-/// byte order mark of the first. Memory: twice the longest line at most, and never more than `max_line_bytes` and a little.
+/// byte order mark of the first. Its buffer grows to twice the longest line at most, and never beyond `max_line_bytes` and
+/// a little.
 class line_reader {
  public:
   explicit line_reader(const input& in, std::size_t max_line_bytes = read_options{}.max_line_bytes)
@@ -188,11 +189,11 @@ class line_reader {
         text_.remove_suffix(1);
         ++crlf_lines_;
       }
+      if (text_.size() > longest_) return too_long(text_.size());
       if (line_ == 1 && text_.starts_with("\xef\xbb\xbf")) {
         text_.remove_prefix(3);
         byte_order_mark_ = true;
       }
-      if (text_.size() > longest_) return too_long(text_.size());
       if (!is_blank_line(text_)) return line_status::line;
       ++blank_lines_;
     }
@@ -268,13 +269,15 @@ class line_reader {
   /// A line that is too long: read to its end, kept nowhere.
   line_status pass_over() {
     std::size_t bytes = 0;
+    char latest = '\0';
     ++line_;
     for (;;) {
       const char* newline = find_newline();
       const std::size_t end = newline != nullptr ? static_cast<std::size_t>(newline - buffer_.get()) : last_;
       bytes += end - first_;
+      if (end > first_) latest = buffer_[end - 1];
       first_ = searched_ = newline != nullptr ? end + 1 : last_;
-      if (newline != nullptr || !read_more()) return too_long(bytes);
+      if (newline != nullptr || !read_more()) return too_long(bytes - (latest == '\r' ? 1 : 0));
     }
   }
 

@@ -90,20 +90,21 @@ struct read_summary {
   /// For people: one line of totals, one for each reason, one for each remembered error.
   std::string to_text() const {
     const auto number = [](std::int64_t n) { return std::to_string(n); };
+    const auto counted = [&](std::int64_t n, const char* what) { return number(n) + what + (n == 1 ? "" : "s"); };
     std::string out = name + " (" + (format == data::format::detect ? "format unknown" : format_name(format));
     if (gzip) out += ", gzip";
-    out += "): " + number(lines) + " lines, " + number(records) + " records, " + number(dropped()) + " dropped, " +
-           number(errors) + " errors, " + number(bytes) + " bytes of text";
+    out += "): " + counted(lines, " line") + ", " + counted(records, " record") + ", " + number(dropped()) + " dropped, " +
+           counted(errors, " error") + ", " + counted(bytes, " byte") + " of text";
     if (gzip) out += " (" + number(bytes_stored) + " compressed)";
     out += '\n';
     for (std::size_t i = 0; i < drop_reasons; ++i)
-      if (dropped_by_reason[i] != 0) out += "  dropped: " + number(dropped_by_reason[i]) + " " + drop_names[i] + '\n';
-    if (blank_lines != 0) out += "  passed over: " + number(blank_lines) + " blank lines\n";
-    if (crlf_lines != 0) out += "  " + number(crlf_lines) + " lines end in CRLF\n";
+      if (dropped_by_reason[i] != 0) out += "  dropped, " + std::string(drop_names[i]) + ": " + number(dropped_by_reason[i]) + '\n';
+    if (blank_lines != 0) out += "  blank lines, passed over: " + number(blank_lines) + '\n';
+    if (crlf_lines != 0) out += "  lines that end in CRLF: " + number(crlf_lines) + '\n';
     if (byte_order_mark) out += "  the file begins with a byte order mark\n";
     for (const std::string& sentence : first_errors) out += "  " + sentence + '\n';
-    if (errors > static_cast<std::int64_t>(first_errors.size()))
-      out += "  and " + number(errors - static_cast<std::int64_t>(first_errors.size())) + " more errors\n";
+    const std::int64_t more = errors - static_cast<std::int64_t>(first_errors.size());
+    if (more > 0 && !first_errors.empty()) out += "  more errors: " + number(more) + '\n';
     return out;
   }
 };
