@@ -1,4 +1,4 @@
-# Installs headers, a package for find_package with the backends as components, and one for pkg-config. Nothing depends
+# Installs headers, a package for find_package with components, and one for pkg-config. Nothing depends
 # on the architecture, so everything but the headers goes to share/.
 
 include(GNUInstallDirs)
@@ -19,7 +19,7 @@ configure_package_config_file(cmake/plumb-config.cmake.in "${CMAKE_CURRENT_BINAR
 write_basic_package_version_file("${CMAKE_CURRENT_BINARY_DIR}/plumb-config-version.cmake" COMPATIBILITY SameMajorVersion
                                  ARCH_INDEPENDENT)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/plumb-config.cmake" "${CMAKE_CURRENT_BINARY_DIR}/plumb-config-version.cmake"
-              cmake/plumb-backends.cmake DESTINATION "${package}")
+              cmake/plumb-components.cmake DESTINATION "${package}")
 
 configure_file(cmake/plumb.pc.in plumb.pc @ONLY)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/plumb.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compiles and runs every complete C++ block of the documentation, and compares what it prints with the block after it.
-# usage: run_snippets.sh COMPILER INCLUDE_DIR FILE.md...
+# usage: [LIBRARIES="-lNAME ..."] run_snippets.sh COMPILER INCLUDE_DIR FILE.md...
 set -u
 compiler=$1 include=$2
 shift 2
@@ -20,7 +20,7 @@ for page in "$@"; do
     count=$((count + 1))
     number=$(basename "$program" .cpp)
     expected=$scratch/$(printf '%03d' $((10#$number + 1))).out
-    if ! "$compiler" -std=c++20 -Wall -Wextra -Werror -I "$include" "$program" -o "$scratch/program" 2>"$scratch/errors"; then
+    if ! "$compiler" -std=c++20 -Wall -Wextra -Werror -I "$include" "$program" -o "$scratch/program" ${LIBRARIES:-} 2>"$scratch/errors"; then
       echo "$page: block $number does not compile:"
       head -20 "$scratch/errors"
       failed=$((failed + 1))

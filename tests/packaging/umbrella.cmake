@@ -3,7 +3,7 @@ cmake_minimum_required(VERSION 3.25)
 
 execute_process(COMMAND "${COMPILER}" -std=c++20 "-I${INCLUDE}" -M -x c++ "${INCLUDE}/plumb/plumb.hpp"
                 OUTPUT_VARIABLE files COMMAND_ERROR_IS_FATAL ANY)
-foreach(name boost xtensor xtl xsimd dnnl oneapi nlohmann catch2 benchmark cuda_runtime iostream)
+foreach(name boost xtensor xtl xsimd dnnl oneapi simdjson zlib nlohmann catch2 benchmark cuda_runtime iostream)
   if(files MATCHES "/(${name}[^ ]*)")
     message(FATAL_ERROR "plumb/plumb.hpp includes ${CMAKE_MATCH_1}")
   endif()
