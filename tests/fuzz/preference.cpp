@@ -4,8 +4,8 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   using namespace plumb_test;
   fuzz_reader<preference_reader>(bytes, size,
-                                 {format::hh_rlhf, format::trl_preference, format::helpsteer2, format::helpsteer2_preference,
-                                  format::ultrafeedback},
+                                 {format::hh_rlhf, format::trl_preference, format::helpsteer2,
+                                  format::helpsteer2_preference, format::ultrafeedback},
                                  [](const preference_pair& p) {
                                    require(p.chosen != p.rejected);
                                    require(!p.chosen.blank() && !p.rejected.blank());

@@ -41,7 +41,8 @@ void fuzz_reader(const std::uint8_t* bytes, std::size_t size, std::initializer_l
     const read_summary s = reader.summary();
     require(s.records == static_cast<std::int64_t>(records.size()));
     require(s.first_errors.size() <= 5 && static_cast<std::int64_t>(s.first_errors.size()) <= s.errors);
-    for (const std::string& e : s.first_errors) require(e.starts_with("plumb: (memory):") && e.ends_with(" read before it."));
+    for (const std::string& e : s.first_errors)
+      require(e.starts_with("plumb: (memory):") && e.ends_with(" read before it."));
     if (s.format == format::hh_rlhf || s.format == format::trl_preference || s.format == format::unpaired ||
         s.format == format::helpsteer2_preference)
       require(s.lines == s.records + s.dropped() + s.blank_lines + s.errors);

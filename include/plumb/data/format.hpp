@@ -11,7 +11,9 @@ namespace data::detail {
 
 /// The reader of a format, for sentences.
 inline const char* who_reads(format f) {
-  return f == format::unpaired ? "unpaired_reader" : f == format::helpsteer2 || f == format::ultrafeedback ? "rating_reader" : "preference_reader";
+  return f == format::unpaired                                   ? "unpaired_reader"
+         : f == format::helpsteer2 || f == format::ultrafeedback ? "rating_reader"
+                                                                 : "preference_reader";
 }
 
 /// Nothing, and a sentence, where the keys fit no format or several.

@@ -1,6 +1,6 @@
 #pragma once
-// HelpSteer2 (Wang et al. 2024, arXiv:2406.08673): rows of a response with five attributes, two adjacent rows a prompt, and
-// the preference rows of HelpSteer2-Preference (arXiv:2410.01257).
+// HelpSteer2 (Wang et al. 2024, arXiv:2406.08673): rows of a response with five attributes, two adjacent rows a prompt,
+// and the preference rows of HelpSteer2-Preference (arXiv:2410.01257).
 
 #include <plumb/data/hh_rlhf.hpp>
 

@@ -11,8 +11,8 @@ namespace data::detail {
 
 inline constexpr std::string_view assistant_label = "\n\nAssistant:";
 
-/// Bytes of the prompt that two transcripts share: up to and including the last "\n\nAssistant:" of their common beginning.
-/// 0 where there is none.
+/// Bytes of the prompt that two transcripts share: up to and including the last "\n\nAssistant:" of their common
+/// beginning. 0 where there is none.
 inline std::size_t shared_prompt(std::string_view a, std::string_view b) {
   const std::size_t shorter = std::min(a.size(), b.size());
   const auto end = std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(shorter), b.begin()).first;

@@ -1,5 +1,6 @@
 #pragma once
-// One line of JSON as the formats look at it: required fields, their types, and a sentence for what is not as it should be.
+// One line of JSON as the formats look at it: required fields, their types, and a sentence for what is not as it should
+// be.
 
 #include <plumb/data/reading.hpp>
 #include <plumb/data/records.hpp>
@@ -33,8 +34,10 @@ struct place {
 inline std::string found(simdjson::dom::element e) {
   using type = simdjson::dom::element_type;
   switch (e.type()) {
-    case type::ARRAY: return "a list";
-    case type::OBJECT: return "an object";
+    case type::ARRAY:
+      return "a list";
+    case type::OBJECT:
+      return "an object";
     case type::STRING: {
       std::string_view s;
       return e.get(s) == simdjson::SUCCESS ? "the string " + quote(s) : "a string";
@@ -43,7 +46,8 @@ inline std::string found(simdjson::dom::element e) {
       bool b = false;
       return e.get(b) == simdjson::SUCCESS && b ? "true" : "false";
     }
-    case type::NULL_VALUE: return "null";
+    case type::NULL_VALUE:
+      return "null";
     default: {
       double d = 0;
       if (e.get(d) != simdjson::SUCCESS) return "a number";
@@ -52,8 +56,8 @@ inline std::string found(simdjson::dom::element e) {
   }
 }
 
-/// The fields of one object, in their order. Each `get` is false, with a sentence in `problem`, unless the field is there
-/// and of the type wanted.
+/// The fields of one object, in their order. Each `get` is false, with a sentence in `problem`, unless the field is
+/// there and of the type wanted.
 class json_object {
  public:
   using element = simdjson::dom::element;
@@ -159,7 +163,8 @@ class json_object {
   std::vector<std::string_view> sorted_;
 };
 
-/// A line and the objects that it is taken apart with, kept so that reading allocates nothing of its own. Stays where it is.
+/// A line and the objects that it is taken apart with, kept so that reading allocates nothing of its own. Stays where
+/// it is.
 class json_line {
  public:
   json_line() = default;
@@ -197,9 +202,11 @@ class json_line {
       const place here{&at, {}, i++};
       simdjson::dom::object object;
       if (e.get(object) != simdjson::SUCCESS)
-        return fail("field " + json_object::quoted_name(here) + " must be a message {role, content}, but is " + found(e));
+        return fail("field " + json_object::quoted_name(here) + " must be a message {role, content}, but is " +
+                    found(e));
       std::string_view role, content;
-      if (!inner.load(object, here, problem) || !inner.get("role", role) || !inner.get("content", content)) return false;
+      if (!inner.load(object, here, problem) || !inner.get("role", role) || !inner.get("content", content))
+        return false;
       if (role.empty()) return inner.fail("field " + inner.name("role") + " is empty");
       out.push_back({std::string(role), std::string(content)});
     }
@@ -230,13 +237,20 @@ class json_line {
         return text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff")
                    ? "the text begins as UTF-16 does, but has to be UTF-8"
                    : "the line is not valid UTF-8";
-      case simdjson::DEPTH_ERROR: return "the JSON is nested too deeply";
-      case simdjson::UNCLOSED_STRING: return "the JSON has a string that is not closed" + one_line;
-      case simdjson::UNESCAPED_CHARS: return "the JSON has a string with a control character that is not escaped";
-      case simdjson::STRING_ERROR: return "the JSON has a string with an escape that means nothing" + one_line;
-      case simdjson::NUMBER_ERROR: return "the JSON has a number that is not one" + one_line;
-      case simdjson::MEMALLOC: return "there is not enough memory to parse the line";
-      default: return "the line is not JSON" + one_line + " (begins: " + quote(text) + ")";
+      case simdjson::DEPTH_ERROR:
+        return "the JSON is nested too deeply";
+      case simdjson::UNCLOSED_STRING:
+        return "the JSON has a string that is not closed" + one_line;
+      case simdjson::UNESCAPED_CHARS:
+        return "the JSON has a string with a control character that is not escaped";
+      case simdjson::STRING_ERROR:
+        return "the JSON has a string with an escape that means nothing" + one_line;
+      case simdjson::NUMBER_ERROR:
+        return "the JSON has a number that is not one" + one_line;
+      case simdjson::MEMALLOC:
+        return "there is not enough memory to parse the line";
+      default:
+        return "the line is not JSON" + one_line + " (begins: " + quote(text) + ")";
     }
   }
 

@@ -53,7 +53,8 @@ class byte_source {
     if (!problem_.empty()) refuse(in, problem_);
     const std::string_view head(stored_.data(), end_);
     for (const kind& other : other_kinds)
-      if (head.starts_with(other.magic)) refuse(in, std::string("is a ") + other.name + " file; plain text and gzip are read");
+      if (head.starts_with(other.magic))
+        refuse(in, std::string("is a ") + other.name + " file; plain text and gzip are read");
     if (head.starts_with("\x1f\x8b")) begin_gzip();
   }
 
@@ -86,8 +87,14 @@ class byte_source {
     std::string_view magic;
     const char* name;
   };
-  static constexpr kind other_kinds[] = {{"\x28\xb5\x2f\xfd", "zstd"}, {"\xfd" "7zXZ", "xz"}, {"BZh", "bzip2"},
-                                         {"PK\x03\x04", "zip"},        {"PAR1", "Parquet"},   {"ARROW1", "Arrow"}};
+  static constexpr kind other_kinds[] = {{"\x28\xb5\x2f\xfd", "zstd"},
+                                         {"\xfd"
+                                          "7zXZ",
+                                          "xz"},
+                                         {"BZh", "bzip2"},
+                                         {"PK\x03\x04", "zip"},
+                                         {"PAR1", "Parquet"},
+                                         {"ARROW1", "Arrow"}};
   static constexpr std::size_t stored_capacity = std::size_t{1} << 16;
 
   [[noreturn]] static void refuse(const input& in, const std::string& detail) {
@@ -168,8 +175,8 @@ class byte_source {
 enum class line_status { line, end, problem };
 
 /// Line after line, blank ones left out, without their ends ("\n" or "\r\n"; the last line needs none) and without the
-/// byte order mark of the first. Its buffer grows to twice the longest line at most, and never beyond `max_line_bytes` and
-/// a little.
+/// byte order mark of the first. Its buffer grows to twice the longest line at most, and never beyond `max_line_bytes`
+/// and a little.
 class line_reader {
  public:
   explicit line_reader(const input& in, std::size_t max_line_bytes = read_options{}.max_line_bytes)
@@ -180,8 +187,8 @@ class line_reader {
     reserve(std::min(first_capacity, longest_ + 2));
   }
 
-  /// After `line`, `text()` is it. After `problem`, `problem()` says what is wrong with line `line()`, and the next call goes
-  /// on behind it. After the end comes the end.
+  /// After `line`, `text()` is it. After `problem`, `problem()` says what is wrong with line `line()`, and the next
+  /// call goes on behind it. After the end comes the end.
   line_status next() {
     for (;;) {
       if (const auto status = cut_line(); status != line_status::line) return status;
@@ -223,9 +230,7 @@ class line_reader {
  private:
   static constexpr std::size_t first_capacity = std::size_t{1} << 18;
 
-  static bool is_blank_line(std::string_view text) {
-    return text.find_first_not_of(" \t\r") == std::string_view::npos;
-  }
+  static bool is_blank_line(std::string_view text) { return text.find_first_not_of(" \t\r") == std::string_view::npos; }
 
   line_status too_long(std::size_t bytes) {
     problem_ = "the line has " + std::to_string(bytes) + " bytes, more than option `max_line_bytes` allows (" +

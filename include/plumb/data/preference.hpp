@@ -21,11 +21,16 @@ class preference_decoder {
   static bool reads(format f) { return f != format::unpaired; }
   bool decode(format f, json_line& line, outcome<record>& out) {
     switch (f) {
-      case format::hh_rlhf: return decode_hh_rlhf(line, out);
-      case format::trl_preference: return decode_trl_preference(line, out);
-      case format::helpsteer2: return helpsteer2_.decode(line, out);
-      case format::helpsteer2_preference: return decode_helpsteer2_preference(line, out);
-      default: return ultrafeedback_.decode(line, out);
+      case format::hh_rlhf:
+        return decode_hh_rlhf(line, out);
+      case format::trl_preference:
+        return decode_trl_preference(line, out);
+      case format::helpsteer2:
+        return helpsteer2_.decode(line, out);
+      case format::helpsteer2_preference:
+        return decode_helpsteer2_preference(line, out);
+      default:
+        return ultrafeedback_.decode(line, out);
     }
   }
   void finish(outcome<record>& out) { helpsteer2_.finish(out); }

@@ -23,8 +23,8 @@ enum class format {
   ultrafeedback           ///< {instruction or prompt, completions: [{response, overall_score, annotations}]}
 };
 
-inline constexpr const char* format_names[] = {"detect",     "hh_rlhf",    "trl_preference",       "unpaired",
-                                               "helpsteer2", "helpsteer2_preference", "ultrafeedback"};
+inline constexpr const char* format_names[] = {
+    "detect", "hh_rlhf", "trl_preference", "unpaired", "helpsteer2", "helpsteer2_preference", "ultrafeedback"};
 inline const char* format_name(format f) { return format_names[static_cast<std::size_t>(f)]; }
 
 /// What happens at a record that cannot be read.
@@ -42,8 +42,9 @@ enum class pairing {
 struct read_options {
   data::format format = data::format::detect;
   data::on_error on_error = data::on_error::stop;
-  std::size_t max_line_bytes = std::size_t{64} << 20;  ///< up to 4,000,000,000; a longer line is an error and is passed over
-  std::size_t remembered_errors = 5;                   ///< sentences that the summary keeps
+  std::size_t max_line_bytes = std::size_t{64}
+                               << 20;  ///< up to 4,000,000,000; a longer line is an error and is passed over
+  std::size_t remembered_errors = 5;   ///< sentences that the summary keeps
   /// UltraFeedback: a number in the completion itself, or an attribute below its `annotations`. Pairs use the first.
   std::vector<std::string> ratings = {"overall_score"};
   data::pairing pairing = data::pairing::best_and_worst;
@@ -61,11 +62,13 @@ enum class drop {
   too_few_ratings     ///< UltraFeedback pairs: a prompt with fewer than two rated responses
 };
 
-inline constexpr const char* drop_names[] = {
-    "pairs whose replies are identical",       "empty replies",
-    "ties",                                    "pairs marked as invalid",
-    "rows without a neighbour of their prompt", "responses without a rating",
-    "prompts with fewer than two rated responses"};
+inline constexpr const char* drop_names[] = {"pairs whose replies are identical",
+                                             "empty replies",
+                                             "ties",
+                                             "pairs marked as invalid",
+                                             "rows without a neighbour of their prompt",
+                                             "responses without a rating",
+                                             "prompts with fewer than two rated responses"};
 inline constexpr std::size_t drop_reasons = std::size(drop_names);
 
 /// What was read. Where each line is one record: lines = records + dropped + blank_lines + errors.
@@ -93,12 +96,13 @@ struct read_summary {
     const auto counted = [&](std::int64_t n, const char* what) { return number(n) + what + (n == 1 ? "" : "s"); };
     std::string out = name + " (" + (format == data::format::detect ? "format unknown" : format_name(format));
     if (gzip) out += ", gzip";
-    out += "): " + counted(lines, " line") + ", " + counted(records, " record") + ", " + number(dropped()) + " dropped, " +
-           counted(errors, " error") + ", " + counted(bytes, " byte") + " of text";
+    out += "): " + counted(lines, " line") + ", " + counted(records, " record") + ", " + number(dropped()) +
+           " dropped, " + counted(errors, " error") + ", " + counted(bytes, " byte") + " of text";
     if (gzip) out += " (" + number(bytes_stored) + " compressed)";
     out += '\n';
     for (std::size_t i = 0; i < drop_reasons; ++i)
-      if (dropped_by_reason[i] != 0) out += "  dropped, " + std::string(drop_names[i]) + ": " + number(dropped_by_reason[i]) + '\n';
+      if (dropped_by_reason[i] != 0)
+        out += "  dropped, " + std::string(drop_names[i]) + ": " + number(dropped_by_reason[i]) + '\n';
     if (blank_lines != 0) out += "  blank lines, passed over: " + number(blank_lines) + '\n';
     if (crlf_lines != 0) out += "  lines that end in CRLF: " + number(crlf_lines) + '\n';
     if (byte_order_mark) out += "  the file begins with a byte order mark\n";

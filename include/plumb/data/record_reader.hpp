@@ -72,12 +72,13 @@ class record_reader {
         decoder_(options_),
         format_(options_.format) {
     if (format_ != format::detect && !Decoder::reads(format_))
-      fail(message(Decoder::name) << "option `format` is " << format_name(format_) << ", which this reader does not read ("
-                                  << detail::who_reads(format_) << " does). Nothing was read.");
+      fail(message(Decoder::name) << "option `format` is " << format_name(format_)
+                                  << ", which this reader does not read (" << detail::who_reads(format_)
+                                  << " does). Nothing was read.");
   }
 
-  /// The next record; nothing at the end. With `on_error::stop` throws `data_error` at what cannot be read; called again, it
-  /// goes on behind that.
+  /// The next record; nothing at the end. With `on_error::stop` throws `data_error` at what cannot be read; called
+  /// again, it goes on behind that.
   std::optional<record> next() {
     for (;;) {
       if (taken_ < outcome_.ready.size()) {
@@ -90,7 +91,9 @@ class record_reader {
         case line_status::line:
           if (!decode()) report(line_->problem);
           break;
-        case line_status::problem: report(lines_.problem()); break;
+        case line_status::problem:
+          report(lines_.problem());
+          break;
         case line_status::end:
           decoder_.finish(outcome_);
           return std::nullopt;
@@ -128,8 +131,8 @@ class record_reader {
       const auto recognised = detail::recognise(*line_);
       if (!recognised) return false;
       if (!Decoder::reads(*recognised))
-        return line_->fail(std::string("the record is of format ") + format_name(*recognised) + ", which " + Decoder::name +
-                           " does not read (" + detail::who_reads(*recognised) + " does)");
+        return line_->fail(std::string("the record is of format ") + format_name(*recognised) + ", which " +
+                           Decoder::name + " does not read (" + detail::who_reads(*recognised) + " does)");
       f = *recognised;
     }
     if (!decoder_.decode(f, *line_, outcome_)) {

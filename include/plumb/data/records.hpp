@@ -37,7 +37,8 @@ struct passage {
   friend bool operator==(const passage&, const passage&) = default;
 };
 
-/// Two replies to a prompt, the first preferred. Text formats are cut, not changed: prompt + reply is the text of the file.
+/// Two replies to a prompt, the first preferred. Text formats are cut, not changed: prompt + reply is the text of the
+/// file.
 struct preference_pair {
   passage prompt, chosen, rejected;
   std::optional<double> margin;                          ///< how much better, in the format's own units; never negative

@@ -13,20 +13,22 @@ PLUMB_NAMESPACE_BEGIN
 namespace data {
 
 struct shuffle_options {
-  std::size_t window = 0;   ///< records held; 0 or 1: the order of the file; as many as there are or more: any order, each as likely
+  std::size_t window =
+      0;  ///< records held; 0 or 1: the order of the file; as many as there are or more: any order, each as likely
   std::uint64_t seed = 0;
   std::uint64_t epoch = 0;  ///< another order for each pass over the same file
 };
 
-/// Each record is drawn from the `window` earliest that were not handed out yet: none comes more than window - 1 places too
-/// early. A pure function of the records, window, seed and epoch.
+/// Each record is drawn from the `window` earliest that were not handed out yet: none comes more than window - 1 places
+/// too early. A pure function of the records, window, seed and epoch.
 template <class Reader>
 class shuffled {
  public:
   using record = typename Reader::record;
 
   /// `reader` outlives this.
-  shuffled(Reader& reader, shuffle_options options) : reader_(&reader), window_(options.window), random_{options.seed, options.epoch} {}
+  shuffled(Reader& reader, shuffle_options options)
+      : reader_(&reader), window_(options.window), random_{options.seed, options.epoch} {}
 
   /// As the reader's own; an error of the reader comes out of here, and nothing that is held gets lost by it.
   std::optional<record> next() {

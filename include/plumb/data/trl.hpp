@@ -9,8 +9,8 @@
 PLUMB_NAMESPACE_BEGIN
 namespace data::detail {
 
-/// Messages of the prompt that two conversations share: the longest common beginning after which the assistant speaks in
-/// both. -1 where there is none.
+/// Messages of the prompt that two conversations share: the longest common beginning after which the assistant speaks
+/// in both. -1 where there is none.
 inline std::ptrdiff_t shared_turns(const std::vector<turn>& a, const std::vector<turn>& b) {
   const auto shorter = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
   std::ptrdiff_t n = std::mismatch(a.begin(), a.begin() + shorter, b.begin()).first - a.begin();
@@ -42,7 +42,8 @@ inline bool decode_trl_preference(json_line& line, outcome<preference_pair>& out
   bool prompt_chat = false, chosen_chat = false, rejected_chat = false;
   const bool prompt = line.record.has("prompt");
   if (prompt && !line.get_passage("prompt", pair.prompt, prompt_chat)) return false;
-  if (!line.get_passage("chosen", pair.chosen, chosen_chat) || !line.get_passage("rejected", pair.rejected, rejected_chat))
+  if (!line.get_passage("chosen", pair.chosen, chosen_chat) ||
+      !line.get_passage("rejected", pair.rejected, rejected_chat))
     return false;
   if (chosen_chat != rejected_chat)
     return line.fail("fields \"chosen\" and \"rejected\" must both be strings or both be lists of messages");
@@ -59,11 +60,13 @@ inline bool decode_trl_preference(json_line& line, outcome<preference_pair>& out
     return true;
   }
   if (chosen_chat && !prompt_chat) {
-    // Whole conversations. A prompt given as text beside them repeats what they begin with; TRL takes no notice of it either.
+    // Whole conversations. A prompt given as text beside them repeats what they begin with; TRL takes no notice of it
+    // either.
     const std::ptrdiff_t n = shared_turns(pair.chosen.turns, pair.rejected.turns);
     if (n < 0)
-      return line.fail("fields \"chosen\" and \"rejected\" share no prompt: up to where they differ the assistant does not "
-                       "speak next in both");
+      return line.fail(
+          "fields \"chosen\" and \"rejected\" share no prompt: up to where they differ the assistant does not "
+          "speak next in both");
     move_prompt(pair, n);
   } else if (prompt_chat && begins_with(pair.chosen.turns, pair.prompt.turns) &&
              begins_with(pair.rejected.turns, pair.prompt.turns)) {

@@ -77,7 +77,8 @@ class ultrafeedback_record {
     const auto* annotations = line.inner.find("annotations");
     if (annotations == nullptr || annotations->is_null()) return true;
     simdjson::dom::object object;
-    if (annotations->get(object) != simdjson::SUCCESS) return line.inner.fail_type("annotations", "an object", *annotations);
+    if (annotations->get(object) != simdjson::SUCCESS)
+      return line.inner.fail_type("annotations", "an object", *annotations);
     const place below{&here, "annotations"};
     if (!line.deeper.load(object, below, line.problem)) return false;
     const auto* attribute = line.deeper.find(name);
@@ -86,7 +87,8 @@ class ultrafeedback_record {
     if (as_found.get(object) != simdjson::SUCCESS) return line.deeper.fail_type(name, "an object", as_found);
     if (!line.deeper.load(object, place{&below, name}, line.problem)) return false;
     const auto* value = line.deeper.find("Rating");
-    return value == nullptr || rating_of(*value, rating) || line.deeper.fail_type("Rating", "a number or \"N/A\"", *value);
+    return value == nullptr || rating_of(*value, rating) ||
+           line.deeper.fail_type("Rating", "a number or \"N/A\"", *value);
   }
 
   std::vector<std::string> names_;

@@ -80,14 +80,17 @@ TEST_CASE("trl_preference: text") {
 }
 
 TEST_CASE("trl_preference: chat with its prompt, repeated in the sides or not") {
-  const char* prompt = R"({"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}, {"role": "user", "content": "how are you?"})";
-  const std::string explicit_prompt = std::string("{\"prompt\": [") + prompt +
-                                      R"(], "chosen": [{"role": "assistant", "content": "well"}], "rejected": [{"role": "assistant", "content": "bad"}]})";
+  const char* prompt =
+      R"({"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}, {"role": "user", "content": "how are you?"})";
+  const std::string explicit_prompt =
+      std::string("{\"prompt\": [") + prompt +
+      R"(], "chosen": [{"role": "assistant", "content": "well"}], "rejected": [{"role": "assistant", "content": "bad"}]})";
   const std::string repeated = std::string("{\"prompt\": [") + prompt + "], \"chosen\": [" + prompt +
                                R"(, {"content": "well", "role": "assistant"}], "rejected": [)" + prompt +
                                R"(, {"content": "bad", "role": "assistant", "name": "x"}]})";
-  const std::string implicit = std::string("{\"chosen\": [") + prompt + R"(, {"content": "well", "role": "assistant"}], "rejected": [)" +
-                               prompt + R"(, {"content": "bad", "role": "assistant"}]})";
+  const std::string implicit = std::string("{\"chosen\": [") + prompt +
+                               R"(, {"content": "well", "role": "assistant"}], "rejected": [)" + prompt +
+                               R"(, {"content": "bad", "role": "assistant"}]})";
   const std::string beside_text = "{\"prompt\": \"how are you?\", " + implicit.substr(1);
   for (const std::string& line : {explicit_prompt, repeated, implicit, beside_text}) {
     CAPTURE(line);
@@ -106,7 +109,8 @@ TEST_CASE("trl_preference: conversations that part early or end inside one anoth
     return read_text<preference_reader>("{\"chosen\": [" + chosen + "], \"rejected\": [" + rejected + "]}");
   };
   const std::string u = R"({"role": "user", "content": "hello"})", a = R"({"role": "assistant", "content": "hi"})",
-                    b = R"({"role": "assistant", "content": "well"})", v = R"({"role": "user", "content": "how are you?"})";
+                    b = R"({"role": "assistant", "content": "well"})",
+                    v = R"({"role": "user", "content": "how are you?"})";
   auto r = pair(u + "," + a + "," + v + "," + b, u + "," + b);
   REQUIRE(r.records.size() == 1);
   CHECK(r.records[0].prompt.turns == turns{hello});
@@ -147,8 +151,9 @@ TEST_CASE("unpaired: text and chat") {
 
 namespace {
 std::string row(const char* prompt, const char* response, int helpfulness) {
-  return std::string("{\"prompt\": \"") + prompt + "\", \"response\": \"" + response + "\", \"helpfulness\": " +
-         std::to_string(helpfulness) + ", \"correctness\": 3, \"coherence\": 4, \"complexity\": 1, \"verbosity\": 0}\n";
+  return std::string("{\"prompt\": \"") + prompt + "\", \"response\": \"" + response +
+         "\", \"helpfulness\": " + std::to_string(helpfulness) +
+         ", \"correctness\": 3, \"coherence\": 4, \"complexity\": 1, \"verbosity\": 0}\n";
 }
 }  // namespace
 
@@ -164,7 +169,8 @@ TEST_CASE("helpsteer2: rows") {
   rating_reader reader(input::from_memory(text));
   CHECK(attributes(reader).empty());
   reader.next();
-  CHECK(attributes(reader) == std::vector<std::string>{"helpfulness", "correctness", "coherence", "complexity", "verbosity"});
+  CHECK(attributes(reader) ==
+        std::vector<std::string>{"helpfulness", "correctness", "coherence", "complexity", "verbosity"});
 }
 
 TEST_CASE("helpsteer2: pairs of adjacent rows") {
@@ -193,7 +199,8 @@ TEST_CASE("helpsteer2: pairs of adjacent rows") {
 
 TEST_CASE("helpsteer2_preference: the sign says which, the size how much") {
   const auto line = [](int strength) {
-    return std::string(R"({"split": "train", "prompt": "p", "response_1": "one", "response_2": "two", "preference_strength": )") +
+    return std::string(
+               R"({"split": "train", "prompt": "p", "response_1": "one", "response_2": "two", "preference_strength": )") +
            std::to_string(strength) + "}\n";
   };
   const auto r = read_text<preference_reader>(line(-3) + line(0) + line(2) + line(-100) + line(4));
@@ -207,8 +214,9 @@ TEST_CASE("helpsteer2_preference: the sign says which, the size how much") {
   CHECK(r.summary.dropped(drop::tie) == 1);
   CHECK(r.summary.dropped(drop::invalid) == 1);
   REQUIRE(r.sentences.size() == 1);
-  CHECK(r.sentences[0] == "plumb: data.jsonl:5: field \"preference_strength\" must be an integer from -3 to 3, but is the number 4. "
-                          "2 records were read before it.");
+  CHECK(r.sentences[0] ==
+        "plumb: data.jsonl:5: field \"preference_strength\" must be an integer from -3 to 3, but is the number 4. "
+        "2 records were read before it.");
 }
 
 namespace {
@@ -269,7 +277,8 @@ TEST_CASE("ultrafeedback: best and a random lower one, the same for the same see
   for (int i = 0; i < 300; ++i) text += one_line(feedback);
   const auto rejected = [&](std::uint64_t seed) {
     std::string all;
-    for (const auto& pair : read_text<preference_reader>(text, {.pairing = pairing::best_and_random_lower, .seed = seed}).records) {
+    for (const auto& pair :
+         read_text<preference_reader>(text, {.pairing = pairing::best_and_random_lower, .seed = seed}).records) {
       CHECK(pair.chosen.text == "b");
       CHECK(pair.margin == 9 - (pair.rejected.text == "a" ? 6.5 : 3));
       all += pair.rejected.text;
@@ -287,18 +296,21 @@ TEST_CASE("ultrafeedback: best and a random lower one, the same for the same see
 }
 
 TEST_CASE("format: named, not guessed, where it is given; refused where the reader has no use for it") {
-  CHECK(read_text<preference_reader>(R"({"prompt": "p", "chosen": "a", "rejected": "b", "completion": "c", "label": true})",
-                                     {.format = format::trl_preference})
+  CHECK(read_text<preference_reader>(
+            R"({"prompt": "p", "chosen": "a", "rejected": "b", "completion": "c", "label": true})",
+            {.format = format::trl_preference})
             .records.size() == 1);
   CHECK(complaint([] { preference_reader(input::from_memory(""), {.format = format::unpaired}); }) ==
-        "plumb: preference_reader: option `format` is unpaired, which this reader does not read (unpaired_reader does). Nothing was "
+        "plumb: preference_reader: option `format` is unpaired, which this reader does not read (unpaired_reader "
+        "does). Nothing was "
         "read.");
   CHECK(read_text<preference_reader>("").summary.format == format::detect);
 }
 
 TEST_CASE("render: turns become one text, prompt and reply in two parts") {
   const passage prompt{"", {{"system", "Be brief."}, hello, hi, how}}, reply{"", {well, hello, bad}};
-  CHECK(render_prompt(prompt) == "\n\nSystem: Be brief.\n\nHuman: hello\n\nAssistant: hi\n\nHuman: how are you?\n\nAssistant:");
+  CHECK(render_prompt(prompt) ==
+        "\n\nSystem: Be brief.\n\nHuman: hello\n\nAssistant: hi\n\nHuman: how are you?\n\nAssistant:");
   CHECK(render_reply(reply) == " well\n\nHuman: hello\n\nAssistant: bad");
   CHECK(render_prompt(prompt, transcript_style::plain) == "Be brief.\n\nhello\n\nhi\n\nhow are you?\n\n");
   CHECK(render_reply(reply, transcript_style::plain) == "well\n\nhello\n\nbad");

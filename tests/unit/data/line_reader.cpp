@@ -42,7 +42,9 @@ TEST_CASE("line_reader: ends of lines, blank lines, byte order mark") {
   CHECK(lines_of("a\nb").text == strings{"a", "b"});
   CHECK(lines_of("").text.empty());
   CHECK(lines_of("\n\n\n").text.empty());
-  const lines l = lines_of("\xef\xbb\xbf" "a\r\n\r\n \t\nb\r\n\nc");
+  const lines l = lines_of(
+      "\xef\xbb\xbf"
+      "a\r\n\r\n \t\nb\r\n\nc");
   CHECK(l.text == strings{"a", "b", "c"});
   CHECK(l.numbers == std::vector<std::int64_t>{1, 4, 6});
   CHECK(l.summary.lines == 6);
@@ -50,13 +52,18 @@ TEST_CASE("line_reader: ends of lines, blank lines, byte order mark") {
   CHECK(l.summary.crlf_lines == 3);
   CHECK(l.summary.byte_order_mark);
   CHECK(l.summary.bytes == 16);
-  CHECK(lines_of("a\n\xef\xbb\xbf" "b").text == strings{"a", "\xef\xbb\xbf" "b"});  // only at the very beginning
+  CHECK(lines_of("a\n\xef\xbb\xbf"
+                 "b")
+            .text == strings{"a",
+                             "\xef\xbb\xbf"
+                             "b"});  // only at the very beginning
 }
 
 TEST_CASE("line_reader: from a file as from memory") {
   const data_folder folder;
   std::string text;
-  for (int i = 0; i < 20000; ++i) text += "line " + std::to_string(i) + std::string(static_cast<std::size_t>(i % 97), '.') + "\n";
+  for (int i = 0; i < 20000; ++i)
+    text += "line " + std::to_string(i) + std::string(static_cast<std::size_t>(i % 97), '.') + "\n";
   const lines from_memory = lines_of(text);
   REQUIRE(from_memory.text.size() == 20000);
   CHECK(from_memory.text[12345] == "line 12345" + std::string(12345 % 97, '.'));
@@ -105,7 +112,8 @@ TEST_CASE("line_reader: lines as long as allowed, and longer ones") {
     CHECK(l.problems[0] == "2: the line has 11 bytes, more than option `max_line_bytes` allows (10)");
     CHECK(l.numbers == std::vector<std::int64_t>{1, 3, 5, 6});
   }
-  CHECK(lines_of(long_one, 10).problems == strings{"1: the line has 1000 bytes, more than option `max_line_bytes` allows (10)"});
+  CHECK(lines_of(long_one, 10).problems ==
+        strings{"1: the line has 1000 bytes, more than option `max_line_bytes` allows (10)"});
   CHECK(complaint([] { line_reader(input::from_memory(""), 0); }) ==
         "plumb: line_reader: option `max_line_bytes` is 0 but must be from 1 to 4000000000. Nothing was written.");
 }
@@ -141,14 +149,19 @@ TEST_CASE("line_reader: memory grows with the longest line, not with the file, a
 TEST_CASE("line_reader: files that cannot be opened, or are something else") {
   const data_folder folder;
   const auto opening = [](const std::string& path) { return complaint([&] { line_reader reader{input(path)}; }); };
-  CHECK(opening("/nonexistent/file.jsonl") == "plumb: /nonexistent/file.jsonl: cannot be opened: No such file or directory.");
+  CHECK(opening("/nonexistent/file.jsonl") ==
+        "plumb: /nonexistent/file.jsonl: cannot be opened: No such file or directory.");
   CHECK(opening(folder.path.string()) == "plumb: " + folder.path.string() + ": cannot be read: Is a directory.");
   const auto unreadable = folder.write("unreadable", "{}");
   std::filesystem::permissions(unreadable, std::filesystem::perms::none);
   if (geteuid() != 0) CHECK(opening(unreadable) == "plumb: " + unreadable + ": cannot be opened: Permission denied.");
   using Catch::Matchers::EndsWith;
-  CHECK_THAT(opening(folder.write("a", "\x28\xb5\x2f\xfd...")), EndsWith("is a zstd file; plain text and gzip are read."));
-  CHECK_THAT(opening(folder.write("b", "\xfd" "7zXZ...")), EndsWith("is a xz file; plain text and gzip are read."));
+  CHECK_THAT(opening(folder.write("a", "\x28\xb5\x2f\xfd...")),
+             EndsWith("is a zstd file; plain text and gzip are read."));
+  CHECK_THAT(opening(folder.write("b",
+                                  "\xfd"
+                                  "7zXZ...")),
+             EndsWith("is a xz file; plain text and gzip are read."));
   CHECK_THAT(opening(folder.write("c", "PAR1...")), EndsWith("is a Parquet file; plain text and gzip are read."));
   // The end of a long path is kept, and the sentence is whole.
   const std::string sentence = opening("/" + std::string(3000, 'd') + "/name.jsonl");

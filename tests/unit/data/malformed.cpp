@@ -1,4 +1,5 @@
-// Files with something wrong in them: each gives a sentence with file and line, and what stands before and after is read.
+// Files with something wrong in them: each gives a sentence with file and line, and what stands before and after is
+// read.
 #include "support/data_files.hpp"
 
 using namespace plumb::data;
@@ -20,7 +21,8 @@ std::string hh(const std::string& chosen, const std::string& rejected) {
   return "{\"chosen\": " + chosen + ", \"rejected\": " + rejected + "}";
 }
 std::string nested(std::size_t depth) {
-  return "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\", \"x\": " + std::string(depth, '[') + std::string(depth, ']') + "}";
+  return "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\", \"x\": " + std::string(depth, '[') +
+         std::string(depth, ']') + "}";
 }
 std::string many_keys_one_twice() {
   std::string out = "{";
@@ -65,12 +67,14 @@ const std::vector<wrong> table = {
      "field \"prompt\" is missing (found: \"chosen\", \"rejected\")."},
     {"a field of another case", format::hh_rlhf, R"({"Chosen": "a", "rejected": "b"})",
      "field \"chosen\" is missing (found: \"Chosen\", \"rejected\")."},
-    {"duplicate keys", format::hh_rlhf, R"({"chosen": "a", "rejected": "b", "chosen": "c"})", "field \"chosen\" is there twice."},
+    {"duplicate keys", format::hh_rlhf, R"({"chosen": "a", "rejected": "b", "chosen": "c"})",
+     "field \"chosen\" is there twice."},
     {"duplicate keys, one escaped", format::hh_rlhf, R"({"chosen": "a", "rejected": "b", "\u0063hosen": "c"})",
      "field \"chosen\" is there twice."},
     {"duplicate keys among many", format::trl_preference, many_keys_one_twice(), "field \"k57\" is there twice."},
     // Wrong types.
-    {"a number for a string", format::hh_rlhf, hh("3", "\"b\""), "field \"chosen\" must be a string, but is the number 3."},
+    {"a number for a string", format::hh_rlhf, hh("3", "\"b\""),
+     "field \"chosen\" must be a string, but is the number 3."},
     {"a list for a string", format::hh_rlhf, hh("[]", "\"b\""), "field \"chosen\" must be a string, but is a list."},
     {"null for a string", format::hh_rlhf, hh("\"a\"", "null"), "field \"rejected\" must be a string, but is null."},
     {"an object for a string", format::trl_preference, R"({"prompt": {}, "chosen": "a", "rejected": "b"})",
@@ -80,7 +84,8 @@ const std::vector<wrong> table = {
     {"a margin in words", format::trl_preference, R"({"prompt": "p", "chosen": "a", "rejected": "b", "margin": "big"})",
      "field \"margin\" must be a number, but is the string \"big\"."},
     // HH-RLHF.
-    {"prompts that differ", format::hh_rlhf, hh(R"("\n\nHuman: a\n\nAssistant: x")", R"("\n\nHuman: b\n\nAssistant: y")"),
+    {"prompts that differ", format::hh_rlhf,
+     hh(R"("\n\nHuman: a\n\nAssistant: x")", R"("\n\nHuman: b\n\nAssistant: y")"),
      "fields \"chosen\" and \"rejected\" share no prompt: up to where they differ there is no \"\\n\\nAssistant:\"."},
     {"no assistant", format::hh_rlhf, hh("\"a\"", "\"b\""), "fields \"chosen\" and \"rejected\" share no prompt"},
     // Chat.
@@ -95,22 +100,27 @@ const std::vector<wrong> table = {
     {"content that is null", format::trl_preference,
      "{\"prompt\": [" + u + R"(], "chosen": [{"role": "assistant", "content": null}], "rejected": []})",
      "field \"chosen[0].content\" must be a string, but is null."},
-    {"a role that is a number", format::trl_preference, R"({"prompt": [{"role": 1, "content": "q"}], "chosen": [], "rejected": []})",
+    {"a role that is a number", format::trl_preference,
+     R"({"prompt": [{"role": 1, "content": "q"}], "chosen": [], "rejected": []})",
      "field \"prompt[0].role\" must be a string, but is the number 1."},
-    {"an empty role", format::trl_preference, R"({"prompt": [{"role": "", "content": "q"}], "chosen": [], "rejected": []})",
+    {"an empty role", format::trl_preference,
+     R"({"prompt": [{"role": "", "content": "q"}], "chosen": [], "rejected": []})",
      "field \"prompt[0].role\" is empty."},
     {"a role twice", format::trl_preference,
      R"({"prompt": [{"role": "user", "content": "q", "role": "user"}], "chosen": [], "rejected": []})",
      "field \"prompt[0].role\" is there twice."},
-    {"ShareGPT's keys", format::trl_preference, R"({"prompt": [{"from": "human", "value": "q"}], "chosen": [], "rejected": []})",
+    {"ShareGPT's keys", format::trl_preference,
+     R"({"prompt": [{"from": "human", "value": "q"}], "chosen": [], "rejected": []})",
      "field \"prompt[0].role\" is missing (found: \"from\", \"value\")."},
     {"sides of two kinds", format::trl_preference, "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": [" + a + "]}",
      "fields \"chosen\" and \"rejected\" must both be strings or both be lists of messages."},
-    {"a chat prompt and text sides", format::trl_preference, "{\"prompt\": [" + u + R"(], "chosen": "a", "rejected": "b"})",
+    {"a chat prompt and text sides", format::trl_preference,
+     "{\"prompt\": [" + u + R"(], "chosen": "a", "rejected": "b"})",
      "field \"prompt\" is a list of messages, but \"chosen\" and \"rejected\" are strings."},
     {"conversations that share nothing", format::trl_preference,
      "{\"chosen\": [" + u + "," + a + R"(], "rejected": [{"role": "user", "content": "other"},)" + a + "]}",
-     "fields \"chosen\" and \"rejected\" share no prompt: up to where they differ the assistant does not speak next in both."},
+     "fields \"chosen\" and \"rejected\" share no prompt: up to where they differ the assistant does not speak next in "
+     "both."},
     // Unpaired.
     {"a label that is a number", format::unpaired, R"({"prompt": "p", "completion": "c", "label": 1})",
      "field \"label\" must be true or false, but is the number 1."},
@@ -130,7 +140,8 @@ const std::vector<wrong> table = {
      "field \"helpfulness\" must be an integer from 0 to 4, but is a list."},
     {"four of five attributes", format::helpsteer2,
      R"({"prompt": "p", "response": "r", "helpfulness": 1, "correctness": 0, "coherence": 0, "complexity": 0})",
-     "field \"verbosity\" is missing (found: \"prompt\", \"response\", \"helpfulness\", \"correctness\", \"coherence\", \"complexity\")."},
+     "field \"verbosity\" is missing (found: \"prompt\", \"response\", \"helpfulness\", \"correctness\", "
+     "\"coherence\", \"complexity\")."},
     {"a strength of 4", format::helpsteer2_preference,
      R"({"prompt": "p", "response_1": "r", "response_2": "s", "preference_strength": 4})",
      "field \"preference_strength\" must be an integer from -3 to 3, but is the number 4."},
@@ -139,22 +150,29 @@ const std::vector<wrong> table = {
      "field \"completions\" must be a list, but is an object."},
     {"a completion that is a string", format::ultrafeedback, R"({"instruction": "p", "completions": ["r"]})",
      "field \"completions[0]\" must be an object, but is the string \"r\"."},
-    {"a completion without response", format::ultrafeedback, R"({"instruction": "p", "completions": [{"overall_score": 1}]})",
+    {"a completion without response", format::ultrafeedback,
+     R"({"instruction": "p", "completions": [{"overall_score": 1}]})",
      "field \"completions[0].response\" is missing (found: \"overall_score\")."},
-    {"a rating in words", format::ultrafeedback, R"({"instruction": "p", "completions": [{"response": "r", "overall_score": "good"}]})",
+    {"a rating in words", format::ultrafeedback,
+     R"({"instruction": "p", "completions": [{"response": "r", "overall_score": "good"}]})",
      "field \"completions[0].overall_score\" must be a number or \"N/A\", but is the string \"good\"."},
-    {"a rating that is a list", format::ultrafeedback, R"({"instruction": "p", "completions": [{"response": "r", "overall_score": [1]}]})",
+    {"a rating that is a list", format::ultrafeedback,
+     R"({"instruction": "p", "completions": [{"response": "r", "overall_score": [1]}]})",
      "field \"completions[0].overall_score\" must be a number or \"N/A\", but is a list."},
-    {"annotations that are a list", format::ultrafeedback, R"({"instruction": "p", "completions": [{"response": "r", "annotations": []}]})",
+    {"annotations that are a list", format::ultrafeedback,
+     R"({"instruction": "p", "completions": [{"response": "r", "annotations": []}]})",
      "field \"completions[0].annotations\" must be an object, but is a list."},
 };
 
 std::string good(format f, int i) {
   const std::string n = std::to_string(i);
   switch (f) {
-    case format::hh_rlhf: return R"({"chosen": "\n\nHuman: q\n\nAssistant: )" + n + R"(", "rejected": "\n\nHuman: q\n\nAssistant: no"})";
-    case format::trl_preference: return R"({"prompt": "q", "chosen": ")" + n + R"(", "rejected": "no"})";
-    case format::unpaired: return R"({"prompt": "q", "completion": ")" + n + R"(", "label": true})";
+    case format::hh_rlhf:
+      return R"({"chosen": "\n\nHuman: q\n\nAssistant: )" + n + R"(", "rejected": "\n\nHuman: q\n\nAssistant: no"})";
+    case format::trl_preference:
+      return R"({"prompt": "q", "chosen": ")" + n + R"(", "rejected": "no"})";
+    case format::unpaired:
+      return R"({"prompt": "q", "completion": ")" + n + R"(", "label": true})";
     case format::helpsteer2:
       return R"({"prompt": "q", "response": ")" + n +
              R"(", "helpfulness": 1, "correctness": 2, "coherence": 3, "complexity": 4, "verbosity": 0})";
@@ -217,33 +235,42 @@ TEST_CASE("malformed: whole files") {
     const auto r = read_text<preference_reader>(text, options);
     return r.sentences.empty() ? std::string("(none)") : r.sentences[0];
   };
-  CHECK_THAT(sentence(gzip(one + two).substr(0, 60)), ContainsSubstring("the gzip data end too early: the file is cut off. "));
+  CHECK_THAT(sentence(gzip(one + two).substr(0, 60)),
+             ContainsSubstring("the gzip data end too early: the file is cut off. "));
   const auto packed = read_text<preference_reader>(gzip(one + two) + gzip(one).substr(0, 20));
   CHECK(packed.records.size() == 2);
-  CHECK(packed.sentences == std::vector<std::string>{
-                                "plumb: data.jsonl:3: the gzip data end too early: the file is cut off. 2 records were read before it."});
-  CHECK_THAT(sentence("\xff\xfe{\0"), ContainsSubstring("data.jsonl:1: the text begins as UTF-16 does, but has to be UTF-8."));
+  CHECK(packed.sentences ==
+        std::vector<std::string>{
+            "plumb: data.jsonl:3: the gzip data end too early: the file is cut off. 2 records were read before it."});
+  CHECK_THAT(sentence("\xff\xfe{\0"),
+             ContainsSubstring("data.jsonl:1: the text begins as UTF-16 does, but has to be UTF-8."));
   const auto limited = read_text<preference_reader>(one + std::string(std::size_t{100} << 20, ' ') + "x\n" + two);
   CHECK(limited.records.size() == 2);
   CHECK(limited.sentences ==
-        std::vector<std::string>{"plumb: data.jsonl:2: the line has 104857601 bytes, more than option `max_line_bytes` allows "
-                                 "(67108864). 1 record was read before it."});
+        std::vector<std::string>{
+            "plumb: data.jsonl:2: the line has 104857601 bytes, more than option `max_line_bytes` allows "
+            "(67108864). 1 record was read before it."});
   CHECK(sentence(R"({"question": "q", "answer": "a"})") ==
-        "plumb: data.jsonl:1: the keys fit no format that is read (found: \"question\", \"answer\"). 0 records were read before it.");
+        "plumb: data.jsonl:1: the keys fit no format that is read (found: \"question\", \"answer\"). 0 records were "
+        "read before it.");
   CHECK(sentence(R"({"prompt": "q", "chosen": "a", "rejected": "b", "completion": "c", "label": true})") ==
-        "plumb: data.jsonl:1: the keys fit several formats (trl_preference, unpaired): name one with option `format`. 0 records were "
+        "plumb: data.jsonl:1: the keys fit several formats (trl_preference, unpaired): name one with option `format`. "
+        "0 records were "
         "read before it.");
   CHECK(sentence(good(format::unpaired, 0)) ==
-        "plumb: data.jsonl:1: the record is of format unpaired, which preference_reader does not read (unpaired_reader does). 0 records "
+        "plumb: data.jsonl:1: the record is of format unpaired, which preference_reader does not read (unpaired_reader "
+        "does). 0 records "
         "were read before it.");
 }
 
 TEST_CASE("malformed: a wrong row of HelpSteer2 takes no other with it") {
   const auto row = [](const char* prompt, const char* response, const char* rating) {
-    return std::string("{\"prompt\": \"") + prompt + "\", \"response\": \"" + response + "\", \"helpfulness\": " + rating +
+    return std::string("{\"prompt\": \"") + prompt + "\", \"response\": \"" + response +
+           "\", \"helpfulness\": " + rating +
            ", \"correctness\": 3, \"coherence\": 4, \"complexity\": 1, \"verbosity\": 0}\n";
   };
-  const auto r = read_text<preference_reader>(row("p", "a", "1") + row("p", "b", "9") + row("q", "a", "1") + row("q", "b", "2"));
+  const auto r =
+      read_text<preference_reader>(row("p", "a", "1") + row("p", "b", "9") + row("q", "a", "1") + row("q", "b", "2"));
   CHECK(r.records.size() == 1);
   CHECK(r.summary.errors == 1);
   CHECK(r.summary.dropped(drop::no_partner) == 1);
@@ -279,18 +306,19 @@ TEST_CASE("summary: counts, reasons and first errors, for people") {
   text += good(format::hh_rlhf, 1);
   const auto s = read_text<preference_reader>(text, {.on_error = on_error::skip, .remembered_errors = 2}).summary;
   CHECK(s.lines == s.records + s.dropped() + s.blank_lines + s.errors);
-  CHECK(s.to_text() ==
-        "data.jsonl (hh_rlhf): 11 lines, 2 records, 1 dropped, 7 errors, " + std::to_string(text.size()) +
-            " bytes of text\n"
-            "  dropped, empty replies: 1\n"
-            "  blank lines, passed over: 1\n"
-            "  lines that end in CRLF: 1\n"
-            "  the file begins with a byte order mark\n"
-            "  plumb: data.jsonl:4: the line is not JSON (begins: \"x\"). 1 record was read before it.\n"
-            "  plumb: data.jsonl:5: the line is not JSON (begins: \"x\"). 1 record was read before it.\n"
-            "  more errors: 5\n");
+  CHECK(s.to_text() == "data.jsonl (hh_rlhf): 11 lines, 2 records, 1 dropped, 7 errors, " +
+                           std::to_string(text.size()) +
+                           " bytes of text\n"
+                           "  dropped, empty replies: 1\n"
+                           "  blank lines, passed over: 1\n"
+                           "  lines that end in CRLF: 1\n"
+                           "  the file begins with a byte order mark\n"
+                           "  plumb: data.jsonl:4: the line is not JSON (begins: \"x\"). 1 record was read before it.\n"
+                           "  plumb: data.jsonl:5: the line is not JSON (begins: \"x\"). 1 record was read before it.\n"
+                           "  more errors: 5\n");
   const std::string packed = gzip(good(format::hh_rlhf, 0));
   CHECK(read_text<preference_reader>(packed).summary.to_text() ==
-        "data.jsonl (hh_rlhf, gzip): 1 line, 1 record, 0 dropped, 0 errors, " + std::to_string(good(format::hh_rlhf, 0).size()) +
-            " bytes of text (" + std::to_string(packed.size()) + " compressed)\n");
+        "data.jsonl (hh_rlhf, gzip): 1 line, 1 record, 0 dropped, 0 errors, " +
+            std::to_string(good(format::hh_rlhf, 0).size()) + " bytes of text (" + std::to_string(packed.size()) +
+            " compressed)\n");
 }

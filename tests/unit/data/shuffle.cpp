@@ -12,7 +12,8 @@ namespace {
 
 std::string numbered(int n) {
   std::string text;
-  for (int i = 0; i < n; ++i) text += "{\"prompt\": \"" + std::to_string(i) + "\", \"completion\": \"c\", \"label\": true}\n";
+  for (int i = 0; i < n; ++i)
+    text += "{\"prompt\": \"" + std::to_string(i) + "\", \"completion\": \"c\", \"label\": true}\n";
   return text;
 }
 
