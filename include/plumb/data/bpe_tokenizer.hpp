@@ -41,9 +41,9 @@ struct token_pair {
 
 /// All that a byte-pair encoding is made of.
 struct bpe_vocabulary {
-  std::vector<std::string> tokens;        ///< by id: the bytes of an ordinary token, the name of a special one
-  std::vector<std::int32_t> special_ids;  ///< which of them are special
-  std::vector<token_pair> merges;         ///< the first is done first; both and what they give are ordinary tokens
+  std::vector<std::string> tokens{};        ///< by id: the bytes of an ordinary token, the name of a special one
+  std::vector<std::int32_t> special_ids{};  ///< which of them are special
+  std::vector<token_pair> merges{};         ///< the first is done first; both and what they give are ordinary tokens
   pretokenizer rule = pretokenizer::words;
 };
 

@@ -10,9 +10,9 @@ PLUMB_NAMESPACE_BEGIN
 namespace data {
 
 struct bpe_options {
-  std::int32_t vocabulary_size = 4096;      ///< bytes and special tokens included; at least 256 + the special tokens
-  std::vector<std::string> special_tokens;  ///< their names; they get the ids 256, 257, ...
-  std::int64_t min_count = 2;               ///< a pair that is seen less often is not merged; positive
+  std::int32_t vocabulary_size = 4096;        ///< bytes and special tokens included; at least 256 + the special tokens
+  std::vector<std::string> special_tokens{};  ///< their names; they get the ids 256, 257, ...
+  std::int64_t min_count = 2;                 ///< a pair that is seen less often is not merged; positive
   pretokenizer rule = pretokenizer::words;
 };
 

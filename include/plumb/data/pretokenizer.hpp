@@ -3,6 +3,7 @@
 
 #include <plumb/config.hpp>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -39,13 +40,19 @@ inline constexpr std::string_view words_pattern =
 /// The classes of bytes that `words_pattern` speaks of.
 enum class byte_class { white, letter, digit, other };
 
-constexpr byte_class class_of(char c) {
-  const auto byte = static_cast<unsigned char>(c);
-  if (byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r') return byte_class::white;
-  if (byte >= 0x80 || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z')) return byte_class::letter;
-  if (byte >= '0' && byte <= '9') return byte_class::digit;
-  return byte_class::other;
-}
+/// By table, because it is asked for every byte of a text.
+inline constexpr auto byte_classes = [] {
+  std::array<byte_class, 256> table{};
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    const bool white = byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
+    const bool letter = byte >= 0x80 || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
+    const bool digit = byte >= '0' && byte <= '9';
+    table[byte] = white ? byte_class::white : letter ? byte_class::letter : digit ? byte_class::digit : byte_class::other;
+  }
+  return table;
+}();
+
+constexpr byte_class class_of(char c) { return byte_classes[static_cast<unsigned char>(c)]; }
 
 /// Length of the contraction at the start of `text`; 0 if there is none.
 constexpr std::size_t contraction_length(std::string_view text) {
