@@ -1,5 +1,6 @@
-// Byte-pair encoding: learning 4096 tokens, encoding and decoding, in bytes of text a second on one core, beside a bare read of the text. The
-// text is made here, with words as unequal in frequency as words are; PLUMB_BENCH_TEXT names a file to take instead.
+// Byte-pair encoding: learning 4096 tokens, encoding and decoding, in bytes of text a second on one core, beside a bare
+// read of the text. The text is made here, with words as unequal in frequency as words are; PLUMB_BENCH_TEXT names a
+// file to take instead.
 
 #include "support/peer.hpp"
 
@@ -81,7 +82,8 @@ const int registered = [] {
   const auto add = [](const char* name, auto f) {
     benchmark::RegisterBenchmark(name, f)->UseRealTime()->Unit(benchmark::kMillisecond);
   };
-  add("tokenizer/train_4096_merges", [](benchmark::State& s) { run(s, [] { benchmark::DoNotOptimize(learned().vocabulary_size()); }); });
+  add("tokenizer/train_4096_merges",
+      [](benchmark::State& s) { run(s, [] { benchmark::DoNotOptimize(learned().vocabulary_size()); }); });
   add("tokenizer/encode/bpe", [](benchmark::State& s) { encode_row(s, learned()); });
   add("tokenizer/encode/byte", [](benchmark::State& s) { encode_row(s, byte_tokenizer()); });
   add("tokenizer/decode/bpe", [](benchmark::State& s) { decode_row(s, learned()); });

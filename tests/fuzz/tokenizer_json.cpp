@@ -1,6 +1,7 @@
-// Fuzz target of libFuzzer. An input is a tokenizer.json, or, after a line break, a text for a tokenizer learned from the text itself. Whatever
-// is loaded must load again from what it saves, and every text must come back.
-//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Iinclude tests/fuzz/tokenizer_json.cpp -o fuzz && ./fuzz -max_total_time=120
+// Fuzz target of libFuzzer. An input is a tokenizer.json, or, after a line break, a text for a tokenizer learned from
+// the text itself. Whatever is loaded must load again from what it saves, and every text must come back.
+//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Iinclude tests/fuzz/tokenizer_json.cpp -o fuzz &&
+//   ./fuzz -max_total_time=120
 
 #include <plumb/data/bpe_trainer.hpp>
 #include <plumb/data/tokenizer_json.hpp>
@@ -33,7 +34,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (!input.empty() && input[0] == '\n') {
     const auto text = input.substr(1);
     const auto rule = size % 2 == 0 ? pretokenizer::none : pretokenizer::words;
-    check(train_bpe(std::array{text}, {.vocabulary_size = 300, .special_tokens = {"<|x|>", "the"}, .min_count = 1, .rule = rule}), text);
+    check(train_bpe(std::array{text},
+                    {.vocabulary_size = 300, .special_tokens = {"<|x|>", "the"}, .min_count = 1, .rule = rule}),
+          text);
     return 0;
   }
   try {

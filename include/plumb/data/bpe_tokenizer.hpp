@@ -1,7 +1,7 @@
 #pragma once
-// Byte-level byte-pair encoding with a given vocabulary: Sennrich, Haddow, Birch, "Neural machine translation of rare words with subword
-// units" (arXiv:1508.07909), on bytes as in GPT-2 (Radford et al. 2019, section 2.2). bpe_trainer.hpp learns a vocabulary,
-// tokenizer_json.hpp saves and loads it.
+// Byte-level byte-pair encoding with a given vocabulary: Sennrich, Haddow, Birch, "Neural machine translation of rare
+// words with subword units" (arXiv:1508.07909), on bytes as in GPT-2 (Radford et al. 2019, section 2.2).
+// bpe_trainer.hpp learns a vocabulary, tokenizer_json.hpp saves and loads it.
 
 #include <plumb/data/byte_alphabet.hpp>
 #include <plumb/data/pretokenizer.hpp>
@@ -47,14 +47,15 @@ struct bpe_vocabulary {
   pretokenizer rule = pretokenizer::words;
 };
 
-/// Encodes by merging, in each piece of the text, the pair that comes first in `merges`, the leftmost of equals, until none is left.
+/// Encodes by merging, in each piece of the text, the pair that comes first in `merges`, the leftmost of equals, until
+/// none is left.
 class bpe_tokenizer {
  public:
   /// The 256 bytes, no merges, no special tokens.
   bpe_tokenizer() : bpe_tokenizer(bytes_only()) {}
 
-  /// Fails with a sentence that begins with `operation` if a byte has no token, tokens are equal, or merges are not of ordinary tokens into
-  /// an ordinary token.
+  /// Fails with a sentence that begins with `operation` if a byte has no token, tokens are equal, or merges are not of
+  /// ordinary tokens into an ordinary token.
   explicit bpe_tokenizer(bpe_vocabulary vocabulary, const char* operation = "bpe_tokenizer")
       : vocabulary_(std::move(vocabulary)) {
     if (vocabulary_.tokens.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()))
@@ -82,7 +83,9 @@ class bpe_tokenizer {
     specials_.split(text, plain, [&](std::int32_t id) { ids.push_back(id); });
   }
   void decode(std::span<const std::int32_t> ids, std::string& text, skip_specials skip = skip_specials::no) const {
-    const auto bytes = [&](std::int32_t id) { return std::string_view(vocabulary_.tokens[static_cast<std::size_t>(id)]); };
+    const auto bytes = [&](std::int32_t id) {
+      return std::string_view(vocabulary_.tokens[static_cast<std::size_t>(id)]);
+    };
     decode_with(specials_, vocabulary_size(), bytes, ids, text, skip);
   }
 
@@ -124,14 +127,15 @@ class bpe_tokenizer {
         fail(message(operation) << "tokens " << entry->second << " and " << id << " are both " << shown.c_str() << ".");
       const auto special = specials_.id(alphabet.spell(token));
       if (special)
-        fail(message(operation) << "token " << id << ", " << shown.c_str() << ", is spelt in a tokenizer.json as special token "
-                                << *special << " is.");
+        fail(message(operation) << "token " << id << ", " << shown.c_str()
+                                << ", is spelt in a tokenizer.json as special token " << *special << " is.");
     }
     for (int byte = 0; byte < 256; ++byte) {
       const std::string text(1, static_cast<char>(byte));
       const auto found = ids.find(text);
       if (found == ids.end())
-        fail(message(operation) << "byte " << byte << ", " << in_quotes(text).c_str() << ", has no token; all 256 bytes must have one.");
+        fail(message(operation) << "byte " << byte << ", " << in_quotes(text).c_str()
+                                << ", has no token; all 256 bytes must have one.");
       byte_ids_[static_cast<std::size_t>(byte)] = found->second;
     }
     return ids;
@@ -143,7 +147,8 @@ class bpe_tokenizer {
       const std::string bytes = ordinary(pair.left, rank, operation) + ordinary(pair.right, rank, operation);
       const auto result = ids.find(bytes);
       if (result == ids.end())
-        fail(message(operation) << "merge " << rank << " gives " << in_quotes(bytes).c_str() << ", which is not in the vocabulary.");
+        fail(message(operation) << "merge " << rank << " gives " << in_quotes(bytes).c_str()
+                                << ", which is not in the vocabulary.");
       if (!steps_.emplace(pair, step{static_cast<std::uint32_t>(rank), result->second}).second)
         fail(message(operation) << "merge " << rank << " is there twice; it gives " << in_quotes(bytes).c_str() << ".");
     }
@@ -216,7 +221,8 @@ class bpe_tokenizer {
       if (s.rank != never) heap.push({s.rank, at, pair, s.result});
     };
     for (std::size_t i = 0; i < piece.size(); ++i)
-      symbols[i] = {byte_ids_[static_cast<unsigned char>(piece[i])], i == 0 ? none : i - 1, i + 1 < piece.size() ? i + 1 : none};
+      symbols[i] = {byte_ids_[static_cast<unsigned char>(piece[i])], i == 0 ? none : i - 1,
+                    i + 1 < piece.size() ? i + 1 : none};
     for (std::size_t i = 0; i < piece.size(); ++i) offer(i);
     while (!heap.empty()) {
       const candidate best = heap.top();

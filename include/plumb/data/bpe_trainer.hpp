@@ -16,17 +16,19 @@ struct bpe_options {
   pretokenizer rule = pretokenizer::words;
 };
 
-/// Counts the pieces of texts, then merges pairs of tokens greedily: always the one that is seen most often in all texts; of equals the one
-/// whose left token has the lower id, then whose right token has. So the result depends on nothing but the pieces and their counts: not on the
-/// order of the texts, not on the platform. Ids: byte `b` is `b`, special tokens follow, then the tokens in the order learned. The vocabulary is
-/// smaller than asked for if no pair is seen `min_count` times any more. Names of special tokens in the texts are plain text.
+/// Counts the pieces of texts, then merges pairs of tokens greedily: always the one that is seen most often in all
+/// texts; of equals the one whose left token has the lower id, then whose right token has. So the result depends on
+/// nothing but the pieces and their counts: not on the order of the texts, not on the platform. Ids: byte `b` is `b`,
+/// special tokens follow, then the tokens in the order learned. The vocabulary is smaller than asked for if no pair is
+/// seen `min_count` times any more. Names of special tokens in the texts are plain text.
 class bpe_trainer {
  public:
   explicit bpe_trainer(bpe_options options) : options_(std::move(options)) {
     const std::int64_t least = 256 + static_cast<std::int64_t>(options_.special_tokens.size());
     if (options_.vocabulary_size < least)
-      fail(message("bpe_trainer") << "option `vocabulary_size` is " << options_.vocabulary_size << " but must be at least " << least
-                                  << ": 256 bytes and " << options_.special_tokens.size() << " special tokens.");
+      fail(message("bpe_trainer") << "option `vocabulary_size` is " << options_.vocabulary_size
+                                  << " but must be at least " << least << ": 256 bytes and "
+                                  << options_.special_tokens.size() << " special tokens.");
     if (options_.min_count < 1)
       fail(message("bpe_trainer") << "option `min_count` is " << options_.min_count << " but must be positive.");
     bpe_vocabulary start = bpe_tokenizer::bytes_only();
@@ -116,8 +118,8 @@ class bpe_trainer {
 
     void add_piece(const std::string& piece, std::int64_t count) {
       if (piece.size() >= none - symbols_.size())
-        fail(message("bpe_trainer") << "the distinct pieces of the texts have more than " << static_cast<std::int64_t>(none)
-                                    << " bytes.");
+        fail(message("bpe_trainer") << "the distinct pieces of the texts have more than "
+                                    << static_cast<std::int64_t>(none) << " bytes.");
       const auto first = static_cast<position>(symbols_.size());
       const auto last = static_cast<position>(first + piece.size() - 1);
       for (position at = first; at <= last; ++at) {

@@ -14,8 +14,8 @@ PLUMB_NAMESPACE_BEGIN
 
 namespace data {
 
-/// The alphabet of GPT-2 (`bytes_to_unicode` in github.com/openai/gpt-2, src/encoder.py): the visible bytes of Latin-1 stand for themselves,
-/// the other 68 are U+0100 and following in order. The space is U+0120.
+/// The alphabet of GPT-2 (`bytes_to_unicode` in github.com/openai/gpt-2, src/encoder.py): the visible bytes of Latin-1
+/// stand for themselves, the other 68 are U+0100 and following in order. The space is U+0120.
 class byte_alphabet {
  public:
   constexpr byte_alphabet() {

@@ -1,5 +1,6 @@
 #pragma once
-// Where byte-pair encoding may not merge: a text is cut into pieces before it, by rules that mean the same on bytes as on characters.
+// Where byte-pair encoding may not merge: a text is cut into pieces before it, by rules that mean the same on bytes as
+// on characters.
 
 #include <plumb/config.hpp>
 
@@ -23,12 +24,12 @@ enum class pretokenizer {
 ///   a space or none, then letters: ASCII letters and whatever is not ASCII;
 ///   a space or none, then digits 0 to 9;
 ///   a space or none, then other characters;
-///   white space (space, tab, line feed, carriage return) up to the last space that something else follows: that one begins the next
-///   piece; or else all of it.
-/// These are the rules of GPT-2's tokenizer (github.com/openai/gpt-2, src/encoder.py) with three changes: letters and white space need no
-/// Unicode tables, so a piece ends at the same place whether one reads bytes or code points; 'so' is no contraction; and a line break
-/// before a word stays with the white space before it. Only \xHH escapes of ASCII, classes, groups and a lookahead are used, which Oniguruma,
-/// JavaScript, PCRE and Python read alike.
+///   white space (space, tab, line feed, carriage return) up to the last space that something else follows: that one
+///   begins the next piece; or else all of it.
+/// These are the rules of GPT-2's tokenizer (github.com/openai/gpt-2, src/encoder.py) with three changes: letters and
+/// white space need no Unicode tables, so a piece ends at the same place whether one reads bytes or code points; 'so'
+/// is no contraction; and a line break before a word stays with the white space before it. Only \xHH escapes of ASCII,
+/// classes, groups and lookaheads are used: the regular expressions of Oniguruma, JavaScript and std::regex cut alike.
 inline constexpr std::string_view words_pattern =
     R"('(?:[sdmt]|ll|re|ve)(?![^\x00-\x40\x5B-\x60\x7B-\x7F]))"
     R"(|\x20?[^\x00-\x40\x5B-\x60\x7B-\x7F]+)"
@@ -47,7 +48,10 @@ inline constexpr auto byte_classes = [] {
     const bool white = byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
     const bool letter = byte >= 0x80 || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
     const bool digit = byte >= '0' && byte <= '9';
-    table[byte] = white ? byte_class::white : letter ? byte_class::letter : digit ? byte_class::digit : byte_class::other;
+    table[byte] = white    ? byte_class::white
+                  : letter ? byte_class::letter
+                  : digit  ? byte_class::digit
+                           : byte_class::other;
   }
   return table;
 }();
@@ -57,7 +61,8 @@ constexpr byte_class class_of(char c) { return byte_classes[static_cast<unsigned
 /// Length of the contraction at the start of `text`; 0 if there is none.
 constexpr std::size_t contraction_length(std::string_view text) {
   for (const std::string_view c : {"'s", "'d", "'m", "'t", "'ll", "'re", "'ve"})
-    if (text.starts_with(c) && (text.size() == c.size() || class_of(text[c.size()]) != byte_class::letter)) return c.size();
+    if (text.starts_with(c) && (text.size() == c.size() || class_of(text[c.size()]) != byte_class::letter))
+      return c.size();
   return 0;
 }
 

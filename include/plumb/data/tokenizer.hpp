@@ -1,5 +1,6 @@
 #pragma once
-// What a tokenizer is: byte strings to ids and back, without loss; and the special tokens, which every tokenizer has in the same way.
+// What a tokenizer is: byte strings to ids and back, without loss; and the special tokens, which every tokenizer has in
+// the same way.
 
 #include <plumb/core/error.hpp>
 
@@ -19,8 +20,8 @@ PLUMB_NAMESPACE_BEGIN
 
 namespace data {
 
-/// On encoding: whether the name of a special token in a text ("<eos>") stands for the token or for its characters. `no` for text
-/// that others wrote; `yes` for templates of your own.
+/// On encoding: whether the name of a special token in a text ("<eos>") stands for the token or for its characters.
+/// `no` for text that others wrote; `yes` for templates of your own.
 enum class match_specials : bool { no, yes };
 
 /// On decoding: whether special tokens are left out or written by their names.
@@ -83,8 +84,8 @@ class special_tokens {
     return found == by_id_.end() ? nullptr : &tokens_[found->second].name;
   }
 
-  /// Cuts a text at the names in it, the leftmost first and the longest of those that begin there, and calls `plain(text)` and
-  /// `special(id)` in order.
+  /// Cuts a text at the names in it, the leftmost first and the longest of those that begin there, and calls
+  /// `plain(text)` and `special(id)` in order.
   template <class Plain, class Special>
   void split(std::string_view text, Plain plain, Special special) const {
     std::size_t start = 0;
@@ -116,7 +117,8 @@ class special_tokens {
   std::array<bool, 256> begins_{};
 };
 
-/// Text in, ids out, and back. `encode` and `decode` append to what is there. Laws, for all byte strings `s` and `t`, UTF-8 or not:
+/// Text in, ids out, and back. `encode` and `decode` append to what is there. Laws, for all byte strings `s` and `t`,
+/// UTF-8 or not:
 ///   decode(encode(s)) == s, with names matched or not;
 ///   every id of encode(s) is in [0, vocabulary_size());
 ///   encode(s, match_specials::no) holds no special token;
@@ -152,8 +154,8 @@ std::string decode(const T& t, std::span<const std::int32_t> ids, skip_specials 
 
 /// What `decode` of any tokenizer does, given the bytes of an ordinary token by `bytes(id)`.
 template <class Bytes>
-void decode_with(const special_tokens& specials, std::int32_t vocabulary_size, Bytes bytes, std::span<const std::int32_t> ids,
-                 std::string& text, skip_specials skip) {
+void decode_with(const special_tokens& specials, std::int32_t vocabulary_size, Bytes bytes,
+                 std::span<const std::int32_t> ids, std::string& text, skip_specials skip) {
   for (std::size_t i = 0; i < ids.size(); ++i)
     if (ids[i] < 0 || ids[i] >= vocabulary_size)
       fail(message("decode") << "id " << ids[i] << " at position " << i << " is not in [0, " << vocabulary_size

@@ -1,5 +1,6 @@
 #pragma once
-// bpe_tokenizer to tokenizer.json and back: the format of the tokenizers library (github.com/huggingface/tokenizers), which many tools read.
+// bpe_tokenizer to tokenizer.json and back: the format of the tokenizers library (github.com/huggingface/tokenizers),
+// which many tools read.
 
 #include <plumb/data/bpe_tokenizer.hpp>
 
@@ -7,7 +8,6 @@
 
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <system_error>
 
 PLUMB_NAMESPACE_BEGIN
@@ -59,7 +59,7 @@ class reader {
     if (const json& version = find(root, "version"); !version.is_null())
       require(version == "1.0", "`version`", version, "\"1.0\"");
     for (const char* key : {"truncation", "padding", "normalizer"})
-      require(find(root, key).is_null(), field(key), find(root, key), "null: this reader does no such thing");
+      require(find(root, key).is_null(), field(key), find(root, key), "null: this reader takes texts as they are");
     read_pre_tokenizer(find(root, "pre_tokenizer"));
     const json& post = find(root, "post_processor");
     require(post.is_null() || type_of(post) == "ByteLevel", "`post_processor`", shown_type(post),
@@ -79,7 +79,8 @@ class reader {
   message sentence() const { return message(name_); }
 
   void require(bool good, const std::string& what, const json& found, const char* wanted) const {
-    if (!good) refuse(sentence() << what.c_str() << " is " << described(found).c_str() << " but must be " << wanted << ".");
+    if (!good)
+      refuse(sentence() << what.c_str() << " is " << described(found).c_str() << " but must be " << wanted << ".");
   }
   static std::string field(const char* key) { return std::string("`") + key + "`"; }
 
@@ -114,7 +115,8 @@ class reader {
     if (type_of(value) != "Sequence") return read_byte_level(value, pretokenizer::none);
     const json& parts = find(value, "pretokenizers");
     const bool two = parts.is_array() && parts.size() == 2;
-    if (!two || type_of(parts[0]) != "Split") refuse_pre_tokenizer("is a Sequence of something else than Split and ByteLevel");
+    if (!two || type_of(parts[0]) != "Split")
+      refuse_pre_tokenizer("is a Sequence of something else than Split and ByteLevel");
     const json& split = parts[0];
     const json& pattern = find(find(split, "pattern"), "Regex");
     if (pattern != std::string(words_pattern))
@@ -125,7 +127,8 @@ class reader {
   }
   void read_byte_level(const json& value, pretokenizer rule) {
     if (type_of(value) != "ByteLevel") refuse_pre_tokenizer("is not ByteLevel, nor a Sequence of Split and ByteLevel");
-    if (find(value, "add_prefix_space") != false) refuse_pre_tokenizer("has a ByteLevel whose `add_prefix_space` is not false");
+    if (find(value, "add_prefix_space") != false)
+      refuse_pre_tokenizer("has a ByteLevel whose `add_prefix_space` is not false");
     if (find(value, "use_regex") != false)
       refuse_pre_tokenizer("has a ByteLevel whose `use_regex` is not false: GPT-2's own pattern needs Unicode tables");
     vocabulary_.rule = rule;
@@ -156,7 +159,8 @@ class reader {
   void read_tokens(const json& vocab, const json& added) {
     require(vocab.is_object(), "`model.vocab`", vocab, "an object");
     require(added.is_null() || added.is_array(), "`added_tokens`", added, "an array");
-    for (const auto& [spelling, id] : vocab.items()) ids_[spelling] = id_of(id, "the id of token " + in_quotes(spelling));
+    for (const auto& [spelling, id] : vocab.items())
+      ids_[spelling] = id_of(id, "the id of token " + in_quotes(spelling));
     std::unordered_set<std::string> special;
     for (const json& token : added) vocabulary_.special_ids.push_back(read_special(token, special));
     place_tokens(special);
@@ -193,12 +197,14 @@ class reader {
                           << " tokens: the ids have holes. They must be 0, 1, ... without one.");
       const std::string*& place = spellings[static_cast<std::size_t>(id)];
       if (place != nullptr)
-        refuse(sentence() << "tokens " << in_quotes(*place).c_str() << " and " << shown.c_str() << " have the same id, " << id << ".");
+        refuse(sentence() << "tokens " << in_quotes(*place).c_str() << " and " << shown.c_str() << " have the same id, "
+                          << id << ".");
       place = &spelling;
       const auto bytes = special.contains(spelling) ? spelling : alphabet.read(spelling);
       if (!bytes)
         refuse(sentence() << "token " << shown.c_str() << ", id " << id
-                          << ", has a character that stands for no byte, and it is no added token: the vocabulary is not byte-level.");
+                          << ", has a character that stands for no byte, and it is no added token: the vocabulary is "
+                             "not byte-level.");
       vocabulary_.tokens[static_cast<std::size_t>(id)] = *bytes;
     }
   }
@@ -225,7 +231,8 @@ class reader {
   std::int32_t side_id(const std::string& spelling, std::size_t i) const {
     const auto found = ids_.find(spelling);
     if (found == ids_.end())
-      refuse(sentence() << "merge " << i << " has the token " << in_quotes(spelling).c_str() << ", which is not in the vocabulary.");
+      refuse(sentence() << "merge " << i << " has the token " << in_quotes(spelling).c_str()
+                        << ", which is not in the vocabulary.");
     return found->second;
   }
 
@@ -240,14 +247,17 @@ inline nlohmann::ordered_json byte_level() {
 
 inline nlohmann::ordered_json pre_tokenizer(pretokenizer rule) {
   if (rule == pretokenizer::none) return byte_level();
-  const nlohmann::ordered_json split = {
-      {"type", "Split"}, {"pattern", {{"Regex", std::string(words_pattern)}}}, {"behavior", "Isolated"}, {"invert", false}};
+  const nlohmann::ordered_json split = {{"type", "Split"},
+                                        {"pattern", {{"Regex", std::string(words_pattern)}}},
+                                        {"behavior", "Isolated"},
+                                        {"invert", false}};
   return {{"type", "Sequence"}, {"pretokenizers", nlohmann::ordered_json::array({split, byte_level()})}};
 }
 
 }  // namespace tokenizer_json
 
-/// The tokenizer as the text of a tokenizer.json; the same tokenizer gives the same bytes. Fails if the name of a special token is not UTF-8.
+/// The tokenizer as the text of a tokenizer.json; the same tokenizer gives the same bytes. Fails if the name of a
+/// special token is not UTF-8.
 inline std::string to_tokenizer_json(const bpe_tokenizer& tokenizer) {
   using json = nlohmann::ordered_json;
   const byte_alphabet alphabet;
@@ -256,9 +266,15 @@ inline std::string to_tokenizer_json(const bpe_tokenizer& tokenizer) {
   json added = json::array();
   for (const auto& [name, id] : tokenizer.specials().all()) {
     if (json::parse(json(name).dump(-1, ' ', false, json::error_handler_t::ignore)) != name)
-      fail(message("to_tokenizer_json") << "the name of special token " << in_quotes(name).c_str() << " is not UTF-8. Nothing was written.");
-    added.push_back({{"id", id}, {"content", name}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
-                     {"normalized", false}, {"special", true}});
+      fail(message("to_tokenizer_json") << "the name of special token " << in_quotes(name).c_str()
+                                        << " is not UTF-8. Nothing was written.");
+    added.push_back({{"id", id},
+                     {"content", name},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false},
+                     {"special", true}});
   }
   const auto spelt = [&](std::int32_t id) {
     const std::string& token = v.tokens[static_cast<std::size_t>(id)];
@@ -279,27 +295,29 @@ inline std::string to_tokenizer_json(const bpe_tokenizer& tokenizer) {
                          {"pre_tokenizer", tokenizer_json::pre_tokenizer(v.rule)},
                          {"post_processor", nullptr},
                          {"decoder", tokenizer_json::byte_level()},
-                         {"model", {{"type", "BPE"},
-                                    {"dropout", nullptr},
-                                    {"unk_token", nullptr},
-                                    {"continuing_subword_prefix", nullptr},
-                                    {"end_of_word_suffix", nullptr},
-                                    {"fuse_unk", false},
-                                    {"byte_fallback", false},
-                                    {"ignore_merges", false},
-                                    {"vocab", vocab},
-                                    {"merges", merges}}}};
+                         {"model",
+                          {{"type", "BPE"},
+                           {"dropout", nullptr},
+                           {"unk_token", nullptr},
+                           {"continuing_subword_prefix", nullptr},
+                           {"end_of_word_suffix", nullptr},
+                           {"fuse_unk", false},
+                           {"byte_fallback", false},
+                           {"ignore_merges", false},
+                           {"vocab", vocab},
+                           {"merges", merges}}}};
   return document.dump(2) + "\n";
 }
 
-/// The tokenizer that the text of a tokenizer.json describes: a byte-level BPE, saved here or elsewhere, without normalizer, whose
-/// pre-tokenizer is this library's own or none. Anything that would give other ids than the file's author had is refused. `name` begins the
-/// sentences.
+/// The tokenizer that the text of a tokenizer.json describes: a byte-level BPE, saved here or elsewhere, without
+/// normalizer, whose pre-tokenizer is this library's own or none. Anything that would give other ids than the file's
+/// author had is refused. `name` begins the sentences.
 inline bpe_tokenizer from_tokenizer_json(std::string_view text, const char* name = "tokenizer.json") {
   return bpe_tokenizer(tokenizer_json::reader(name).read(text), name);
 }
 
-/// Writes a tokenizer.json: beside its place first (`path` + ".part"), then renamed, so that readers see the old file or the new one, whole.
+/// Writes a tokenizer.json: beside its place first (`path` + ".part"), then renamed, so that readers see the old file
+/// or the new one, whole.
 inline void save_tokenizer(const bpe_tokenizer& tokenizer, const std::filesystem::path& path) {
   const std::string text = to_tokenizer_json(tokenizer);
   std::filesystem::path part = path;
@@ -322,8 +340,10 @@ inline void save_tokenizer(const bpe_tokenizer& tokenizer, const std::filesystem
 /// Reads a tokenizer.json; see `from_tokenizer_json`.
 inline bpe_tokenizer load_tokenizer(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (!in) fail(message("load_tokenizer") << "cannot read " << path.string().c_str() << ".");
+  std::string text;
+  for (char block[1 << 14]; in.read(block, sizeof block), in.gcount() > 0;)
+    text.append(block, static_cast<std::size_t>(in.gcount()));
+  if (!in.eof()) fail(message("load_tokenizer") << "cannot read " << path.string().c_str() << ".");
   return from_tokenizer_json(text, path.string().c_str());
 }
 

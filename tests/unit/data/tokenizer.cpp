@@ -1,5 +1,5 @@
-// Tokenizers: nothing is lost on any bytes; learning and merging against the plain definition; tokenizer.json as another implementation reads
-// it; files that must be refused.
+// Tokenizers: nothing is lost on any bytes; learning and merging against the plain definition; tokenizer.json as
+// another implementation reads it; files that must be refused.
 #include "support/catch.hpp"
 
 #include <plumb/core/random.hpp>
@@ -9,6 +9,7 @@
 
 #include <cstdlib>
 #include <functional>
+#include <iterator>
 #include <regex>
 
 using namespace plumb;
@@ -102,7 +103,8 @@ bpe_vocabulary plain_learn(const std::vector<std::string>& texts, const bpe_opti
     for (const auto& [pair, count] : counts)  // in the order of ids, so the first of equals stays
       if (count > most) best = pair, most = count;
     if (most < options.min_count) break;
-    const std::string bytes = v.tokens[static_cast<std::size_t>(best.first)] + v.tokens[static_cast<std::size_t>(best.second)];
+    const std::string bytes =
+        v.tokens[static_cast<std::size_t>(best.first)] + v.tokens[static_cast<std::size_t>(best.second)];
     const auto known = std::find(v.tokens.begin(), v.tokens.end(), bytes);
     const auto result = static_cast<std::int32_t>(known - v.tokens.begin());
     if (known == v.tokens.end()) v.tokens.push_back(bytes);
@@ -177,7 +179,8 @@ TEST_CASE("tokenizers: the laws hold on all bytes, on random bytes and on names 
     check(random_text(seed, seed), random_text(seed + 1000, 9));
     check(random_text(seed, seed, "<|user|>loud end an the\n"), random_text(seed, 5, "<|end|>"));
   }
-  check("\xff\xfe\x80 \xc3", "\xa9 \xed\xa0\x80");  // bytes that are not UTF-8; a character cut in two; a lone surrogate
+  check("\xff\xfe\x80 \xc3",
+        "\xa9 \xed\xa0\x80");  // bytes that are not UTF-8; a character cut in two; a lone surrogate
 }
 
 TEST_CASE("byte_tokenizer: ids are bytes, and a bpe_tokenizer without merges gives the same") {
@@ -185,9 +188,11 @@ TEST_CASE("byte_tokenizer: ids are bytes, and a bpe_tokenizer without merges giv
   CHECK(t.vocabulary_size() == 258);
   CHECK(encode(t, "A\xff<s>") == ids_t{65, 255, '<', 's', '>'});
   CHECK(encode(t, "A<s></s>", match_specials::yes) == ids_t{65, 256, 257});
-  const bpe_tokenizer same = train_bpe(std::vector<std::string>{}, {.vocabulary_size = 258, .special_tokens = {"<s>", "</s>"}});
+  const bpe_tokenizer same =
+      train_bpe(std::vector<std::string>{}, {.vocabulary_size = 258, .special_tokens = {"<s>", "</s>"}});
   const std::string text = random_text(1, 500) + "<s>";
-  for (const auto match : {match_specials::no, match_specials::yes}) CHECK(encode(t, text, match) == encode(same, text, match));
+  for (const auto match : {match_specials::no, match_specials::yes})
+    CHECK(encode(t, text, match) == encode(same, text, match));
 }
 
 TEST_CASE("special tokens: leftmost, then longest; skipped or written; plain text never gives them") {
@@ -201,9 +206,11 @@ TEST_CASE("special tokens: leftmost, then longest; skipped or written; plain tex
   CHECK(turn == ids_t{257, 'a', 256});
   CHECK(decode(t, turn, skip_specials::yes) == "a");
   CHECK(decode(t, turn) == "<|user|>a<|end|>");
-  CHECK_THROWS_WITH(byte_tokenizer({"a", "a"}), ContainsSubstring("byte_tokenizer: special token \"a\" is given twice."));
+  CHECK_THROWS_WITH(byte_tokenizer({"a", "a"}),
+                    ContainsSubstring("byte_tokenizer: special token \"a\" is given twice."));
   CHECK_THROWS_WITH(byte_tokenizer({""}), ContainsSubstring("special token 0 has an empty name."));
-  CHECK_THROWS_WITH(special_tokens({{"a", 1}, {"b", 1}}), ContainsSubstring("special token \"b\" has the id 1, and so has another."));
+  CHECK_THROWS_WITH(special_tokens({{"a", 1}, {"b", 1}}),
+                    ContainsSubstring("special token \"b\" has the id 1, and so has another."));
   CHECK_THROWS_WITH(special_tokens({{"a", -1}}), ContainsSubstring("has the id -1, which is negative."));
 }
 
@@ -254,7 +261,8 @@ TEST_CASE("bpe_trainer: learns what the plain definition learns") {
 
 TEST_CASE("bpe_tokenizer: short and long pieces are merged as the plain definition says") {
   const bpe_tokenizer words = train_bpe(corpus(), {.vocabulary_size = 500});
-  const bpe_tokenizer letters = train_bpe(std::vector<std::string>{random_text(7, 3000, "aab")}, {.vocabulary_size = 400});
+  const bpe_tokenizer letters =
+      train_bpe(std::vector<std::string>{random_text(7, 3000, "aab")}, {.vocabulary_size = 400});
   for (std::size_t length = 0; length < 150; ++length) {
     const std::string a = random_text(length, length, "aab"), b = random_text(length, length, "thean er\n");
     REQUIRE(encode(letters, a) == plain_encode(letters, a));
@@ -287,9 +295,11 @@ TEST_CASE("bpe_trainer: a function of the pieces and their counts only") {
 }
 
 TEST_CASE("bpe_trainer: options, empty texts, names that look like words") {
-  CHECK_THROWS_WITH(train_bpe(corpus(), {.vocabulary_size = 257, .special_tokens = {"<a>", "<b>"}}),
-                    ContainsSubstring("option `vocabulary_size` is 257 but must be at least 258: 256 bytes and 2 special tokens."));
-  CHECK_THROWS_WITH(train_bpe(corpus(), {.min_count = 0}), ContainsSubstring("option `min_count` is 0 but must be positive."));
+  CHECK_THROWS_WITH(
+      train_bpe(corpus(), {.vocabulary_size = 257, .special_tokens = {"<a>", "<b>"}}),
+      ContainsSubstring("option `vocabulary_size` is 257 but must be at least 258: 256 bytes and 2 special tokens."));
+  CHECK_THROWS_WITH(train_bpe(corpus(), {.min_count = 0}),
+                    ContainsSubstring("option `min_count` is 0 but must be positive."));
   CHECK_THROWS_WITH(train_bpe(corpus(), {.special_tokens = {"x", "x"}}), ContainsSubstring("given twice"));
   CHECK_THROWS_WITH(train_bpe(corpus(), {.special_tokens = {"x"}}),
                     ContainsSubstring("token 120, \"x\", is spelt in a tokenizer.json as special token 256 is."));
@@ -335,7 +345,9 @@ TEST_CASE("tokenizer.json: files of other tools") {
             }
           }) == "");
   }
-  SECTION("GPT-2's layout: ids in the order of the alphabet, specials last and only among the added tokens, no model type") {
+  SECTION(
+      "GPT-2's layout: ids in the order of the alphabet, specials last and only among the added tokens, no model "
+      "type") {
     const byte_alphabet alphabet;
     std::vector<std::string> spelt;
     for (int byte = 0; byte < 256; ++byte) spelt.push_back(alphabet.spell(std::string(1, static_cast<char>(byte))));
@@ -360,7 +372,8 @@ TEST_CASE("tokenizer.json: files of other tools") {
 }
 
 TEST_CASE("tokenizer.json: what is not JSON is refused with its line") {
-  CHECK(refusal_of_text("") == "plumb: it.json: line 1: not JSON: byte 1 of 0 is not what can stand there, or the text ends too early.");
+  CHECK(refusal_of_text("") ==
+        "plumb: it.json: line 1: not JSON: byte 1 of 0 is not what can stand there, or the text ends too early.");
   CHECK_THAT(refusal_of_text("{\n\"version\": \n\n]"), StartsWith("plumb: it.json: line 4: not JSON: byte 16 of 16"));
   CHECK_THAT(refusal_of_text(small_json().substr(0, 5000)), ContainsSubstring("not JSON"));
   CHECK_THAT(refusal_of_text(small_json() + "x"), ContainsSubstring("not JSON"));
@@ -379,17 +392,20 @@ TEST_CASE("tokenizer.json: what would give other ids, or none, is refused with o
   says("`normalizer` is an object but must be null", [](json& j) { j["normalizer"] = {{"type", "NFC"}}; });
   says("`truncation` is an object but must be null", [](json& j) { j["truncation"] = {{"max_length", 8}}; });
   says("`padding` is an object but must be null", [](json& j) { j["padding"] = json::object(); });
-  says("`post_processor` is \"TemplateProcessing\" but must be null or ByteLevel",
-       [](json& j) { j["post_processor"] = {{"type", "TemplateProcessing"}}; });
+  says("`post_processor` is \"TemplateProcessing\" but must be null or ByteLevel", [](json& j) {
+    j["post_processor"] = {{"type", "TemplateProcessing"}};
+  });
   says("`decoder` is null but must be ByteLevel.", [](json& j) { j["decoder"] = nullptr; });
   says("`decoder` is \"WordPiece\" but must be ByteLevel.", [](json& j) { j["decoder"]["type"] = "WordPiece"; });
   says("`pre_tokenizer` is not ByteLevel, nor a Sequence", [](json& j) { j["pre_tokenizer"] = nullptr; });
   says("`pre_tokenizer` is not ByteLevel, nor a Sequence", [](json& j) { j["pre_tokenizer"]["type"] = "Metaspace"; });
-  says("`pre_tokenizer` is a Sequence of something else", [](json& j) { j["pre_tokenizer"]["pretokenizers"].erase(0); });
+  says("`pre_tokenizer` is a Sequence of something else",
+       [](json& j) { j["pre_tokenizer"]["pretokenizers"].erase(0); });
   says("`pre_tokenizer` splits by another pattern",
        [](json& j) { j["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "\\s+"; });
   says("`pre_tokenizer` has a Split whose", [](json& j) { j["pre_tokenizer"]["pretokenizers"][0]["invert"] = true; });
-  says("`pre_tokenizer` has a Split whose", [](json& j) { j["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "Removed"; });
+  says("`pre_tokenizer` has a Split whose",
+       [](json& j) { j["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "Removed"; });
   says("`pre_tokenizer` has a ByteLevel whose `add_prefix_space` is not false",
        [](json& j) { j["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = true; });
   says("`pre_tokenizer` has a ByteLevel whose `use_regex` is not false: GPT-2's own pattern needs Unicode tables",
@@ -397,18 +413,21 @@ TEST_CASE("tokenizer.json: what would give other ids, or none, is refused with o
   says("`model` is null but must be an object.", [](json& j) { j.erase("model"); });
   says("`model.type` is \"Unigram\" but must be \"BPE\".", [](json& j) { j["model"]["type"] = "Unigram"; });
   says("`model.dropout` is 0.1 but must be null.", [](json& j) { j["model"]["dropout"] = 0.1; });
-  says("`model.end_of_word_suffix` is \"</w>\" but must be null.", [](json& j) { j["model"]["end_of_word_suffix"] = "</w>"; });
+  says("`model.end_of_word_suffix` is \"</w>\" but must be null.",
+       [](json& j) { j["model"]["end_of_word_suffix"] = "</w>"; });
   says("`model.continuing_subword_prefix` is \"##\"", [](json& j) { j["model"]["continuing_subword_prefix"] = "##"; });
   says("`model.ignore_merges` is true but must be false.", [](json& j) { j["model"]["ignore_merges"] = true; });
   says("`model.vocab` is an array but must be an object.", [](json& j) { j["model"]["vocab"] = json::array(); });
   says("the id of token \"a\" is \"97\" but must be an id", [](json& j) { j["model"]["vocab"]["a"] = "97"; });
   says("the id of token \"a\" is -1 but must be an id", [](json& j) { j["model"]["vocab"]["a"] = -1; });
   says("the id of token \"a\" is 97.5 but must be an id", [](json& j) { j["model"]["vocab"]["a"] = 97.5; });
-  says("the id of token \"a\" is 2147483648 but must be an id", [](json& j) { j["model"]["vocab"]["a"] = 2147483648u; });
+  says("the id of token \"a\" is 2147483648 but must be an id",
+       [](json& j) { j["model"]["vocab"]["a"] = 2147483648u; });
   says("tokens \"a\" and \"b\" have the same id, 98.", [](json& j) { j["model"]["vocab"]["a"] = 98; });
   says("token \"zzz\" has the id 421, but there are 421 tokens: the ids have holes.",
        [](json& j) { j["model"]["vocab"]["zzz"] = 421; });
-  says("token \"a b\", id 420, has a character that stands for no byte", [](json& j) { j["model"]["vocab"]["a b"] = 420; });
+  says("token \"a b\", id 420, has a character that stands for no byte",
+       [](json& j) { j["model"]["vocab"]["a b"] = 420; });
   says("token 420 is empty.", [](json& j) { j["model"]["vocab"][""] = 420; });
   says("byte 97, \"a\", has no token; all 256 bytes must have one.", [](json& j) {
     j["model"]["vocab"].erase("a");
@@ -416,20 +435,25 @@ TEST_CASE("tokenizer.json: what would give other ids, or none, is refused with o
     j["model"]["merges"] = json::array();
   });
   says("`added_tokens` is an object but must be an array.", [](json& j) { j["added_tokens"] = json::object(); });
-  says("the `content` of an added token is null but must be a string.", [](json& j) { j["added_tokens"][0].erase("content"); });
-  says("`special` of added token \"<|end|>\" is false but must be true", [](json& j) { j["added_tokens"][0]["special"] = false; });
-  says("`lstrip` of added token \"<|end|>\" is true but must be false.", [](json& j) { j["added_tokens"][0]["lstrip"] = true; });
+  says("the `content` of an added token is null but must be a string.",
+       [](json& j) { j["added_tokens"][0].erase("content"); });
+  says("`special` of added token \"<|end|>\" is false but must be true",
+       [](json& j) { j["added_tokens"][0]["special"] = false; });
+  says("`lstrip` of added token \"<|end|>\" is true but must be false.",
+       [](json& j) { j["added_tokens"][0]["lstrip"] = true; });
   says("`id` of added token \"<|end|>\" is 300 but must be the same as in `model.vocab`.",
        [](json& j) { j["added_tokens"][0]["id"] = 300; });
   says("`id` of added token \"<|end|>\" is null but must be an id", [](json& j) { j["added_tokens"][0].erase("id"); });
   says("special token \"<|end|>\" is given twice.", [](json& j) { j["added_tokens"].push_back(j["added_tokens"][0]); });
-  says("special token 4 has an empty name.",
-       [](json& j) { j["added_tokens"].push_back({{"id", 420}, {"content", ""}, {"special", true}}); });
+  says("special token 4 has an empty name.", [](json& j) {
+    j["added_tokens"].push_back({{"id", 420}, {"content", ""}, {"special", true}});
+  });
   says("`model.merges` is null but must be an array.", [](json& j) { j["model"].erase("merges"); });
   says("merge 0 is \"ab\" but must be two tokens", [](json& j) { j["model"]["merges"][0] = "ab"; });
   says("merge 0 is \"a b c\" but must be two tokens", [](json& j) { j["model"]["merges"][0] = "a b c"; });
   says("merge 0 is an array but must be two tokens", [](json& j) { j["model"]["merges"][0] = {"a", 1}; });
-  says("merge 3 has the token \"q\\x08\", which is not in the vocabulary.", [](json& j) { j["model"]["merges"][3] = "a q\b"; });
+  says("merge 3 has the token \"q\\x08\", which is not in the vocabulary.",
+       [](json& j) { j["model"]["merges"][3] = "a q\b"; });
   says("merge 0 gives \"zq\", which is not in the vocabulary.", [](json& j) { j["model"]["merges"][0] = "z q"; });
   says("merge 1 is there twice", [](json& j) { j["model"]["merges"][1] = j["model"]["merges"][0]; });
   says("merge 0 has the id 256, which is no ordinary token.", [](json& j) { j["model"]["merges"][0] = "<|end|> a"; });
@@ -449,12 +473,16 @@ TEST_CASE("tokenizer.json: saved beside its place, then renamed; on failure the 
   CHECK(encode(load_tokenizer(path), "the weather") == encode(small(), "the weather"));
 
   std::filesystem::create_directory(path.string() + ".part");  // so that the new file cannot be opened
-  CHECK_THROWS_WITH(save_tokenizer(bpe_tokenizer(), path),
-                    ContainsSubstring("save_tokenizer: cannot write ") && ContainsSubstring("What was there before is as it was."));
+  CHECK_THROWS_WITH(
+      save_tokenizer(bpe_tokenizer(), path),
+      ContainsSubstring("save_tokenizer: cannot write ") && ContainsSubstring("What was there before is as it was."));
   CHECK(file_text(path.string()) == small_json());
-  CHECK_THROWS_WITH(save_tokenizer(small(), scratch.path / "none" / "tokenizer.json"), ContainsSubstring("cannot write"));
+  CHECK_THROWS_WITH(save_tokenizer(small(), scratch.path / "none" / "tokenizer.json"),
+                    ContainsSubstring("cannot write"));
   CHECK_THROWS_WITH(load_tokenizer(scratch.path / "none.json"), ContainsSubstring("load_tokenizer: cannot read "));
-  CHECK_THROWS_WITH(save_tokenizer(train_bpe(corpus(), {.special_tokens = {"\xff"}}), path), ContainsSubstring("\"\\xFF\" is not UTF-8"));
+  CHECK_THROWS_WITH(load_tokenizer(scratch.path), ContainsSubstring("load_tokenizer: cannot read "));  // a folder
+  CHECK_THROWS_WITH(save_tokenizer(train_bpe(corpus(), {.special_tokens = {"\xff"}}), path),
+                    ContainsSubstring("\"\\xFF\" is not UTF-8"));
 }
 
 TEST_CASE("bpe_tokenizer: a copy stands on its own") {
