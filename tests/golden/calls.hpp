@@ -104,6 +104,13 @@ numbers metric_values(const plumb::metric_info (&infos)[K], const std::vector<Re
     y.push_back(static_cast<double>(plumb::metric_value(infos[k].kind, sums[2 * k], sums[2 * k + 1])));
   return y;
 }
+/// Their counts.
+template <class Real>
+numbers metric_counts(const std::vector<Real>& sums) {
+  numbers y;
+  for (std::size_t k = 1; k < sums.size(); k += 2) y.push_back(static_cast<double>(sums[k]));
+  return y;
+}
 
 // Rewards.
 
@@ -119,7 +126,7 @@ struct bradley_terry_call {
 struct bradley_terry_answer {
   double loss;
   numbers d_chosen, d_rejected, d_margin, pair_loss;
-  numbers metrics;  ///< as `plumb::bradley_terry_metrics`
+  numbers metrics, counts;  ///< as `plumb::bradley_terry_metrics`
 };
 
 template <class B>
@@ -141,8 +148,13 @@ bradley_terry_answer call(job<B>& j, const bradley_terry_call& in) {
                         .d_margin = d_margin,
                         .pair_loss = pair_loss,
                         .metrics = plumb::view<real, 2>(metrics.data(), length(metrics) / 2, 2)});
-  return {static_cast<double>(loss), doubles(d_chosen),  doubles(d_rejected),
-          doubles(d_margin),         doubles(pair_loss), metric_values(plumb::bradley_terry_metrics, metrics)};
+  return {static_cast<double>(loss),
+          doubles(d_chosen),
+          doubles(d_rejected),
+          doubles(d_margin),
+          doubles(pair_loss),
+          metric_values(plumb::bradley_terry_metrics, metrics),
+          metric_counts(metrics)};
 }
 
 struct attribute_regression_call {

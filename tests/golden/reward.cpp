@@ -87,7 +87,7 @@ constexpr auto nemo_reward_batch = [](auto& j) {
   const bradley_terry_answer y = call(j, in);
   j.output("loss", {y.loss}, nothing_cancels);
   j.output("accuracy", {y.metrics[0]}, nothing_cancels);
-  j.output("num_valid_pairs", {valid}, nothing_cancels);
+  j.output("num_valid_pairs", {y.counts[0]}, nothing_cancels);
   numbers chosen, rejected;
   for (std::size_t p = 0; p < pairs; ++p) {
     const numbers logged = call(j, in.pair(p)).metrics;
