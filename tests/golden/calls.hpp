@@ -35,6 +35,10 @@ inline numbers plus(numbers a, const numbers& b) {
   for (std::size_t i = 0; i < a.size(); ++i) a[i] += b[i];
   return a;
 }
+inline numbers larger(numbers a, const numbers& b) {
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = std::max(a[i], b[i]);
+  return a;
+}
 inline numbers magnitudes(numbers x) {
   for (double& e : x) e = std::fabs(e);
   return x;
@@ -298,6 +302,11 @@ struct linear_call {
     return {.hidden = {h.data(), n, d}, .head = {w.data(), v, d}, .bias = b, .targets = targets};
   }
 };
+
+/// A logit is a sum of products and a bias: no term is larger.
+inline double largest_logit_term(const linear_call& in) {
+  return std::max(largest(in.hidden) * largest(in.head), largest(in.bias));
+}
 
 template <class B>
 token_logp_answer call(job<B>& j, const linear_call& in) {

@@ -113,15 +113,15 @@ template <class Job>
 void compare_trl_logs(Job& j, const dpo_call& in, const dpo_answer& y) {
   const double beta = in.options.beta;
   const numbers chosen = of_each_pair(j, in, logp_chosen), rejected = of_each_pair(j, in, logp_rejected);
-  const double logp = largest(joined(chosen, rejected));
-  const double ratio = logp + largest(in.ref_logp) * static_cast<double>(in.logp.size() / (2 * in.pairs()));
+  // Log-ratios and rewards are sums of token log-probabilities, the policy's and the reference's.
+  const double logp = std::max(largest(in.logp), largest(in.ref_logp));
   j.output("chosen_logps", chosen, largest(in.logp));
   j.output("rejected_logps", rejected, largest(in.logp));
-  j.output("chosen_rewards", of_each_pair(j, in, reward_chosen), beta * ratio);
-  j.output("rejected_rewards", of_each_pair(j, in, reward_rejected), beta * ratio);
-  j.output("delta_score", scaled(of_each_pair(j, in, margin), 1 / beta), 2 * ratio);
+  j.output("chosen_rewards", of_each_pair(j, in, reward_chosen), beta * logp);
+  j.output("rejected_rewards", of_each_pair(j, in, reward_rejected), beta * logp);
+  j.output("delta_score", scaled(of_each_pair(j, in, margin), 1 / beta), logp);
   j.output("reward_accuracy", {y.metrics[accuracy]}, nothing_cancels);
-  j.output("reward_margin", {y.metrics[margin]}, 2 * beta * ratio);
+  j.output("reward_margin", {y.metrics[margin]}, beta * logp);
 }
 
 // TRL's ld_alpha: tokens beyond the shorter reply of the pair count less.
@@ -198,9 +198,8 @@ constexpr auto nemo_dpo = [](auto& j) {
   const numbers chosen = of_each_pair(j, of_means, reward_chosen),
                 rejected = of_each_pair(j, of_means, reward_rejected);
   // Chosen first, for packed batches too.
-  const double tokens = static_cast<double>(logps.shape[1]);
   j.output("log_ratio_per_sequence", scaled(joined(chosen, rejected), 1 / in.options.beta),
-           tokens * std::max(largest(of_means.logp), largest(of_means.ref_logp)));
+           std::max(largest(of_means.logp), largest(of_means.ref_logp)));
   j.output("acc_chosen", {y.metrics[accuracy]}, nothing_cancels);
   j.output("preference_loss", {y.loss}, nothing_cancels);
   double loss = y.loss;
@@ -358,11 +357,7 @@ constexpr auto liger_dpo = [](auto& j) {
   loss += alpha * s.loss;
   d_logp = plus(d_logp, scaled(s.d_logp, alpha));
 
-  // Every product of the gemm enters a logit.
-  const auto logit_terms = [&](const linear_call& l) {
-    return static_cast<double>(width) * largest(l.hidden) * largest(l.head) + largest(l.bias);
-  };
-  const double logit = std::max(logit_terms(policy), logit_terms(reference));
+  const double logit = std::max(largest_logit_term(policy), largest_logit_term(reference));
   j.output("loss", {loss}, in.options.beta * logit);
   j.output("nll_loss", {alpha > 0 ? s.loss : 0}, alpha * logit);  // not computed without the flag: 0
   j.output("chosen_logps", of_each_pair(j, in, logp_chosen), logit);

@@ -23,7 +23,7 @@ numbers logp_gradient_terms(const token_logp_call& in, const numbers& d_logp) {
 }
 // An entropy's gradient holds p (log p + H), both of which have the logits' magnitude.
 numbers entropy_gradient_terms(const token_logp_call& in, const numbers& d_entropy) {
-  return spread_rows(scaled(times(magnitudes(d_entropy), largest_of_rows(in)), 2 / in.options.temperature),
+  return spread_rows(scaled(times(magnitudes(d_entropy), largest_of_rows(in)), 1 / in.options.temperature),
                      in.vocabulary);
 }
 
@@ -83,7 +83,7 @@ constexpr auto several_tokens_each = [](auto& j) {
     const token_logp_answer y = call(j, in);
     for (std::size_t r = 0; r < in.rows; ++r) logps[r * k + i] = y.logp[r];
     d_logits = plus(d_logits, backward(j, in, y, column(cot, i)));
-    terms = plus(terms, logp_gradient_terms(in, column(cot, i)));
+    terms = larger(terms, logp_gradient_terms(in, column(cot, i)));
   }
   j.output("logps", logps, spread_rows(largest_of_rows(in), k));
   j.gradient("d_logps/d_logits", d_logits, terms);
@@ -144,11 +144,11 @@ constexpr auto verl_sum_pi_squared = [](auto& j) {
   numbers sum;
   for (std::size_t r = 0; r < once.rows; ++r) sum.push_back(std::exp(two.log_sum_exp[r] - 2 * one.log_sum_exp[r]));
   const numbers d = times(cot, sum);
-  // Two log-sum-exps of the logits' magnitude are in the exponent.
-  j.output("sum_pi_squared", sum, times(sum, scaled(largest_of_rows(twice), 2)));
+  // The exponent, a difference of log-sum-exps, has an error of their magnitude.
+  j.output("sum_pi_squared", sum, times(sum, largest_of_rows(twice)));
   j.gradient("d_sum_pi_squared/d_logits",
              plus(backward(j, once, one, scaled(d, 2)), backward(j, twice, two, scaled(d, -1))),
-             spread_rows(scaled(times(magnitudes(d), largest_of_rows(twice)), 2), once.vocabulary));
+             spread_rows(times(magnitudes(d), largest_of_rows(twice)), once.vocabulary));
 };
 
 // From hidden states: scale, soft-cap, temperature, in this order. Chunk sizes change nothing but memory. TRL's
@@ -170,8 +170,7 @@ constexpr auto from_hidden = [](auto& j) {
   const numbers cot = c.input("cot_logps", {in.rows}).data;
   const token_logp_answer y = call(j, in);
   const linear_gradients g = backward(j, in, y, cot);
-  // Every product of the gemm enters.
-  const double logit = static_cast<double>(in.width) * largest(in.hidden) * largest(in.head) + largest(in.bias);
+  const double logit = largest_logit_term(in);
   const double terms = logit * std::fabs(in.options.logits.logit_scale) / in.options.logits.temperature;
   j.output("logps", y.logp, terms);
   if (c.outputs.count("entropy") > 0) j.output("entropy", y.entropy, terms);

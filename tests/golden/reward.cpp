@@ -27,10 +27,10 @@ constexpr auto trl_reward = [](auto& j) {
   metric("min_reward", 5, nothing_cancels);
   metric("max_reward", 6, nothing_cancels);
   // The centring term's gradient has its own sign.
-  const double center = 4 * in.center_coefficient * most / in.denominator;
-  const double sigmoid = center > 0 ? 1 / in.denominator : 0;
-  j.gradient("d_loss/d_chosen_rewards", y.d_chosen, center + sigmoid);
-  j.gradient("d_loss/d_rejected_rewards", y.d_rejected, center + sigmoid);
+  const double center = 2 * in.center_coefficient * most / in.denominator;
+  const double terms = center > 0 ? std::max(center, 1 / in.denominator) : nothing_cancels;
+  j.gradient("d_loss/d_chosen_rewards", y.d_chosen, terms);
+  j.gradient("d_loss/d_rejected_rewards", y.d_rejected, terms);
   if (!in.margin.empty()) j.gradient("d_loss/d_margin", y.d_margin, nothing_cancels);
 };
 
