@@ -265,6 +265,18 @@ constexpr auto openrlhf_batch_logps = [](auto& j) {
   compare("logps_mean", plumb::aggregation::sequence_mean);
 };
 
+// What TRL's loss is the sum of, each with its weight: 1 unless given.
+struct trl_shares {
+  double sigmoid = 0, sft = 0;
+};
+trl_shares trl_shares_of(const golden_case& c) {
+  trl_shares y;
+  const nlohmann::json& types = c.options.at("loss_types");
+  for (std::size_t i = 0; i < types.size(); ++i)
+    (types[i] == "sft" ? y.sft : y.sigmoid) = c.is_set("loss_weights") ? c.options.at("loss_weights").at(i).get<double>() : 1;
+  return y;
+}
+
 constexpr const char* no_such_log = "a statistic of raw logits that the peer logs; no result of plumb's";
 
 // TRL from logits: row t predicts token t + 1; position t + 1 of the mask says whether it counts.
@@ -291,6 +303,7 @@ constexpr auto trl_dpo_from_logits = [](auto& j) {
   dpo_call in{.logp = forward.logp, .ref_logp = ref_forward.logp, .sequences = padded(rows, columns, scored)};
   pair_halves(in, rows);
   in.options = {.beta = c.number("beta"), .denominator = static_cast<double>(in.pairs())};
+  const supervised_answer sft = supervised_of_chosen(j, in, chosen_tokens(in));
   const numbers weight = ld_weights(in.sequences, in.logp.size(), c.number("ld_alpha", 1));
   in = weighted(std::move(in), weight);
   const dpo_answer y = call(j, in);
@@ -300,18 +313,14 @@ constexpr auto trl_dpo_from_logits = [](auto& j) {
   j.output("ref_rejected_logps", of_each_pair(j, of_reference, logp_rejected), logit);
   compare_trl_logs(j, in, y);
 
-  double loss = y.loss, terms = nothing_cancels;
-  numbers d_logp = times(weight, y.d_logp);
-  if (c.outputs.count("per_sequence_loss") > 0) {
-    j.output("per_sequence_loss", y.pair_loss, nothing_cancels);
-  } else {  // sigmoid and sft, weighted; sft is the token mean over the chosen replies of the batch
-    const supervised_answer s = supervised_of_chosen(j, in, chosen_tokens(in));
-    const double rest = c.options.at("loss_weights").at(0), share = c.options.at("loss_weights").at(1);
-    loss = rest * loss + share * s.loss;
-    d_logp = plus(scaled(std::move(d_logp), rest), scaled(s.d_logp, share));
-    terms = logit;
-  }
-  j.output("loss", {loss}, terms);
+  // sft is the token mean over the chosen replies of the batch, one number for every pair.
+  const trl_shares share = trl_shares_of(c);
+  const double terms = share.sft > 0 ? logit : nothing_cancels;
+  if (c.outputs.count("per_sequence_loss") > 0)
+    j.output("per_sequence_loss",
+             plus(scaled(y.pair_loss, share.sigmoid), numbers(in.pairs(), share.sft * sft.loss)), terms);
+  j.output("loss", {share.sigmoid * y.loss + share.sft * sft.loss}, terms);
+  const numbers d_logp = plus(scaled(times(weight, y.d_logp), share.sigmoid), scaled(sft.d_logp, share.sft));
   j.gradient("d_loss/d_logits", backward(j, policy, forward, d_logp), spread_rows(magnitudes(d_logp), vocabulary));
 
   // TRL's entropy log: mean over the scored positions of the batch.
@@ -379,7 +388,9 @@ bool trl_losses_are(const golden_case& c, const std::vector<std::string>& wanted
   return plain(c) && c.is_set("loss_types") && c.options.at("loss_types") == nlohmann::json(wanted);
 }
 bool trl_sigmoid(const golden_case& c) { return trl_losses_are(c, {"sigmoid"}); }
-bool trl_sigmoid_sft(const golden_case& c) { return trl_sigmoid(c) || trl_losses_are(c, {"sigmoid", "sft"}); }
+bool trl_sigmoid_sft(const golden_case& c) {
+  return trl_sigmoid(c) || trl_losses_are(c, {"sft"}) || trl_losses_are(c, {"sigmoid", "sft"});
+}
 bool nemo_is_dpo(const golden_case& c) { return c.text("preference_loss") == "dpo"; }
 bool sigmoid(const golden_case& c) { return c.text("loss_type") == "sigmoid"; }
 bool cpo_sigmoid(const golden_case& c) { return sigmoid(c) && c.number("alpha", 0) == 0; }
