@@ -71,7 +71,11 @@ outcome run_case(const mapping& m, backend_kind kind, const golden_case& c) {
   }
   std::set<std::string> seen;
   for (const auto& a : o.arrays) seen.insert(a.name);
-  for (const auto& [name, reason] : o.left_out) seen.insert(name);
+  for (const auto& [name, reason] : o.left_out) {
+    seen.insert(name);
+    if (c.outputs.count(name) + c.gradients.count(name) == 0)
+      o.failures.push_back(c.file + ": case `" + c.name + "`: `" + name + "` is left out, but the case has none.");
+  }
   for (const arrays* all : {&c.outputs, &c.gradients})
     for (const auto& [name, array] : *all)
       if (seen.count(name) == 0)

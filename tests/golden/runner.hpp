@@ -63,7 +63,7 @@ struct outcome {
     double scale;            ///< what the tolerance there is a multiple of
   };
   std::vector<compared> arrays;
-  std::vector<std::pair<std::string, std::string>> left_out;  ///< output, reason
+  std::vector<std::pair<std::string, std::string>> left_out;  ///< array, reason
   std::vector<std::string> failures;                          ///< sentences
 };
 
@@ -97,7 +97,7 @@ struct job {
   void gradient(const std::string& name, const numbers& ours, const entering& terms) {
     compare_array(c, o, "gradients", name, ours, terms, allowed<real>);
   }
-  void leave_out(const std::string& output, const std::string& reason) { o.left_out.emplace_back(output, reason); }
+  void leave_out(const std::string& name, const std::string& reason) { o.left_out.emplace_back(name, reason); }
 };
 
 enum class backend_kind { serial, xtensor, onednn };
