@@ -152,12 +152,8 @@ bradley_terry_answer call(job<B>& j, const bradley_terry_call& in) {
                         .d_margin = d_margin,
                         .pair_loss = pair_loss,
                         .metrics = plumb::view<real, 2>(metrics.data(), length(metrics) / 2, 2)});
-  return {static_cast<double>(loss),
-          doubles(d_chosen),
-          doubles(d_rejected),
-          doubles(d_margin),
-          doubles(pair_loss),
-          metric_values(plumb::bradley_terry_metrics, metrics),
+  return {static_cast<double>(loss), doubles(d_chosen),  doubles(d_rejected),
+          doubles(d_margin),         doubles(pair_loss), metric_values(plumb::bradley_terry_metrics, metrics),
           metric_counts(metrics)};
 }
 
@@ -225,6 +221,15 @@ inline numbers without_first_column(const numbers& x, std::size_t rows, std::siz
   return without_column(x, rows, columns, true);
 }
 
+/// For peers whose mean over a sequence divides by its length + 1e-8: our mean of values times length / (length +
+/// 1e-8).
+inline numbers nearly_means(const layout_arrays& l, std::size_t tokens) {
+  numbers weight(tokens);
+  for (std::size_t s = 0; s < l.begin.size(); ++s)
+    std::fill(weight.begin() + l.begin[s], weight.begin() + l.end[s], l.count(s) / (l.count(s) + 1e-8));
+  return weight;
+}
+
 struct supervised_call {
   numbers logp{};
   layout_arrays sequences{};
@@ -256,6 +261,25 @@ struct token_logp_call {
   ids targets{};  ///< empty: no log-probability, only log-sum-exp and entropy
   plumb::token_logp_options options{};
 };
+/// Logits `[..., V]` as rows.
+inline token_logp_call rows_of(const array& logits) {
+  const std::size_t vocabulary = logits.shape.back();
+  return {.logits = logits.data, .rows = logits.data.size() / vocabulary, .vocabulary = vocabulary};
+}
+
+/// The largest |u| of each row, which is what enters a log-probability.
+inline numbers largest_of_rows(const token_logp_call& in) {
+  numbers y;
+  for (std::size_t r = 0; r < in.rows; ++r)
+    y.push_back(std::max(1.0, largest(part(in.logits, r * in.vocabulary, in.vocabulary)) / in.options.temperature));
+  return y;
+}
+/// An entropy's gradient holds p (log p + H), both of which have the logits' magnitude.
+inline numbers entropy_gradient_terms(const token_logp_call& in, const numbers& d_entropy) {
+  return spread_rows(scaled(times(magnitudes(d_entropy), largest_of_rows(in)), 1 / in.options.temperature),
+                     in.vocabulary);
+}
+
 struct token_logp_answer {
   numbers logp, log_sum_exp, entropy;
 };

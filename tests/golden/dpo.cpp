@@ -273,7 +273,8 @@ trl_shares trl_shares_of(const golden_case& c) {
   trl_shares y;
   const nlohmann::json& types = c.options.at("loss_types");
   for (std::size_t i = 0; i < types.size(); ++i)
-    (types[i] == "sft" ? y.sft : y.sigmoid) = c.is_set("loss_weights") ? c.options.at("loss_weights").at(i).get<double>() : 1;
+    (types[i] == "sft" ? y.sft : y.sigmoid) =
+        c.is_set("loss_weights") ? c.options.at("loss_weights").at(i).get<double>() : 1;
   return y;
 }
 
@@ -317,8 +318,8 @@ constexpr auto trl_dpo_from_logits = [](auto& j) {
   const trl_shares share = trl_shares_of(c);
   const double terms = share.sft > 0 ? logit : nothing_cancels;
   if (c.outputs.count("per_sequence_loss") > 0)
-    j.output("per_sequence_loss",
-             plus(scaled(y.pair_loss, share.sigmoid), numbers(in.pairs(), share.sft * sft.loss)), terms);
+    j.output("per_sequence_loss", plus(scaled(y.pair_loss, share.sigmoid), numbers(in.pairs(), share.sft * sft.loss)),
+             terms);
   j.output("loss", {share.sigmoid * y.loss + share.sft * sft.loss}, terms);
   const numbers d_logp = plus(scaled(times(weight, y.d_logp), share.sigmoid), scaled(sft.d_logp, share.sft));
   j.gradient("d_loss/d_logits", backward(j, policy, forward, d_logp), spread_rows(magnitudes(d_logp), vocabulary));

@@ -4,29 +4,10 @@
 namespace golden {
 namespace {
 
-// Logits `[..., V]` as rows.
-token_logp_call rows_of(const array& logits) {
-  const std::size_t vocabulary = logits.shape.back();
-  return {.logits = logits.data, .rows = logits.data.size() / vocabulary, .vocabulary = vocabulary};
-}
-
-// The largest |u| of each row, which is what enters a log-probability.
-numbers largest_of_rows(const token_logp_call& in) {
-  numbers y;
-  for (std::size_t r = 0; r < in.rows; ++r)
-    y.push_back(std::max(1.0, largest(part(in.logits, r * in.vocabulary, in.vocabulary)) / in.options.temperature));
-  return y;
-}
 // For the gradient: the row's coefficient, times what multiplies it.
 numbers logp_gradient_terms(const token_logp_call& in, const numbers& d_logp) {
   return spread_rows(scaled(magnitudes(d_logp), 1 / in.options.temperature), in.vocabulary);
 }
-// An entropy's gradient holds p (log p + H), both of which have the logits' magnitude.
-numbers entropy_gradient_terms(const token_logp_call& in, const numbers& d_entropy) {
-  return spread_rows(scaled(times(magnitudes(d_entropy), largest_of_rows(in)), 1 / in.options.temperature),
-                     in.vocabulary);
-}
-
 template <class Job>
 void compare_logp(Job& j, const token_logp_call& in, const numbers& cot) {
   const token_logp_answer y = call(j, in);

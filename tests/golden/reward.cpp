@@ -140,8 +140,7 @@ constexpr auto nemo_regression_pair = [](auto& j) {
 };
 
 // OpenRLHF's SFTLoss: per token, or per sample. With the global counts, `dp_size` undoes the averaging over ranks that
-// follows. The mean over a sample divides by its length + 1e-8: the same as ours of log-probabilities times length /
-// (length + 1e-8).
+// follows.
 constexpr auto openrlhf_sft = [](auto& j) {
   const golden_case& c = j.c;
   const array& logp = c.input("per_token_logps", {0, 0});
@@ -149,11 +148,7 @@ constexpr auto openrlhf_sft = [](auto& j) {
   supervised_call in{.logp = logp.data,
                      .sequences = padded(logp.shape[0], logp.shape[1], to_flags(c.input("loss_mask", logp.shape).data)),
                      .aggregate = tokens ? plumb::aggregation::token_mean : plumb::aggregation::sequence_mean};
-  numbers weight(in.logp.size(), 1);
-  for (std::size_t s = 0; !tokens && s < logp.shape[0]; ++s) {
-    const double count = in.sequences.count(s);
-    std::fill_n(weight.begin() + static_cast<std::ptrdiff_t>(s * logp.shape[1]), logp.shape[1], count / (count + 1e-8));
-  }
+  const numbers weight = tokens ? numbers(in.logp.size(), 1) : nearly_means(in.sequences, in.logp.size());
   in.logp = times(weight, in.logp);
   const double local = static_cast<double>(tokens ? plumb::count_scored(in.sequences.get()) : in.sequences.sequences());
   in.denominator = c.number(tokens ? "batch_num_tokens" : "global_batch_size", local) / c.number("dp_size", 1);
