@@ -192,7 +192,15 @@ struct layout_arrays {
   index_t sequences() const { return length(begin); }
   plumb::sequence_layout<> get() const { return {begin, end, scored}; }
   /// Only sequence `s`.
-  layout_arrays sequence(std::size_t s) const { return {{begin[s]}, {end[s]}, scored}; }
+  layout_arrays sequence(std::size_t s) const { return some(s, 1); }
+  /// `count` sequences from `first` on.
+  layout_arrays some(std::size_t first, std::size_t count) const {
+    const auto cut = [&](const ids& x) {
+      const auto from = x.begin() + static_cast<std::ptrdiff_t>(first);
+      return ids(from, from + static_cast<std::ptrdiff_t>(count));
+    };
+    return {cut(begin), cut(end), scored};
+  }
   bool counts(std::size_t t) const { return scored.empty() || scored[t] != 0; }
   /// Scored tokens of sequence `s`.
   double count(std::size_t s) const { return static_cast<double>(plumb::count_scored(sequence(s).get())); }

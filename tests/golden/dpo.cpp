@@ -1,4 +1,5 @@
-// Direct preference optimisation: the sigmoid loss, plain and with label smoothing, in the dress of every peer.
+// Direct preference optimisation: the sigmoid loss, plain and with label smoothing, in the dress of every peer; and
+// what is the same loss without a reference.
 #include "golden/calls.hpp"
 
 namespace golden {
@@ -15,6 +16,16 @@ double gradient_terms(const dpo_options& o) { return o.label_smoothing > 0 ? o.b
 double largest_logp(const dpo_pairs_call& in) {
   return std::max({largest(in.chosen), largest(in.rejected), largest(in.ref_chosen), largest(in.ref_rejected)});
 }
+
+// Options that make another loss of it.
+bool plain(const golden_case& c) {
+  return !c.flag("ipo", false) && !c.is_set("f_divergence_type") && !c.flag("use_weighting", false);
+}
+bool trl_losses_are(const golden_case& c, const std::vector<std::string>& wanted) {
+  return plain(c) && c.is_set("loss_types") && c.options.at("loss_types") == nlohmann::json(wanted);
+}
+bool trl_sigmoid(const golden_case& c) { return trl_losses_are(c, {"sigmoid"}); }
+bool trl_sigmoid_norm(const golden_case& c) { return trl_losses_are(c, {"sigmoid_norm"}); }
 
 // The first half of the sequences against the second, or neighbours: chosen, rejected, chosen, ...
 void pair_halves(dpo_call& in, std::size_t sequences) {
@@ -46,18 +57,12 @@ dpo_call weighted(dpo_call in, const numbers& w) {
 }
 
 // The supervised term that several peers add: over the chosen replies, which come first.
+layout_arrays chosen_replies(const dpo_call& in) { return in.sequences.some(0, in.pairs()); }
 template <class Job>
 supervised_answer supervised_of_chosen(Job& j, const dpo_call& in, double denominator) {
-  supervised_call sft{.logp = in.logp, .sequences = in.sequences, .denominator = denominator};
-  sft.sequences.begin.resize(in.pairs());
-  sft.sequences.end.resize(in.pairs());
-  return call(j, sft);
+  return call(j, supervised_call{.logp = in.logp, .sequences = chosen_replies(in), .denominator = denominator});
 }
-double chosen_tokens(const dpo_call& in) {
-  double count = 0;
-  for (std::size_t s = 0; s < in.pairs(); ++s) count += in.sequences.count(s);
-  return count;
-}
+double chosen_tokens(const dpo_call& in) { return static_cast<double>(plumb::count_scored(chosen_replies(in).get())); }
 
 // Summed log-probabilities: OpenRLHF, DR-PO.
 struct pairs_names {
@@ -158,16 +163,24 @@ constexpr auto trl_dpo = [](auto& j) {
   in.options = {.beta = c.number("beta"), .denominator = static_cast<double>(pairs)};
   const numbers weight = ld_weights(in.sequences, in.logp.size(), c.number("ld_alpha", 1));
   in.logp = times(in.logp, weight);
-  const dpo_answer y = call(j, in);
+  compare_trl_logs(j, in, call(j, in));
+  // sigmoid_norm is the loss of means over tokens; what is logged stays a sum.
+  numbers share(in.logp.size(), 1), share_of_reply(rows, 1);
+  if (trl_sigmoid_norm(c)) {
+    share = mean_weights(in.sequences, in.logp.size());
+    for (std::size_t r = 0; r < rows; ++r) share_of_reply[r] = 1 / in.sequences.count(r);
+  }
+  const dpo_answer y = call(j, weighted(in, share));
   j.output("loss", {y.loss}, nothing_cancels);
   j.output("per_sequence_loss", y.pair_loss, nothing_cancels);
-  compare_trl_logs(j, in, y);
-  j.gradient("d_loss/d_per_token_logps", times(weight, y.d_logp), nothing_cancels);
-  const dpo_pairs_call sums{of_each_pair(j, in, logp_chosen), of_each_pair(j, in, logp_rejected), first_half(ref),
-                            second_half(ref), in.options};
-  const dpo_answer z = call(j, sums);
-  j.gradient("d_loss/d_chosen_logps", z.d_chosen, nothing_cancels);
-  j.gradient("d_loss/d_rejected_logps", z.d_rejected, nothing_cancels);
+  j.gradient("d_loss/d_per_token_logps", times(times(weight, share), y.d_logp), nothing_cancels);
+  const numbers of_chosen = first_half(share_of_reply), of_rejected = second_half(share_of_reply);
+  const dpo_answer z =
+      call(j, dpo_pairs_call{times(of_chosen, of_each_pair(j, in, logp_chosen)),
+                             times(of_rejected, of_each_pair(j, in, logp_rejected)), times(of_chosen, first_half(ref)),
+                             times(of_rejected, second_half(ref)), in.options});
+  j.gradient("d_loss/d_chosen_logps", times(of_chosen, z.d_chosen), nothing_cancels);
+  j.gradient("d_loss/d_rejected_logps", times(of_rejected, z.d_rejected), nothing_cancels);
 };
 
 // NeMo: labels of -100 do not count, a batch has all chosen first; packed sequences alternate, and a padded tail is one
@@ -332,9 +345,93 @@ constexpr auto trl_dpo_from_logits = [](auto& j) {
   for (const char* name : {"mean_token_accuracy", "logits_chosen", "logits_rejected"}) j.leave_out(name, no_such_log);
 };
 
+// Without a reference, from logits: row t predicts label t + 1. Chosen rows come first, then rejected ones, then, where
+// there are any, others that only the supervised term reads.
+struct unreferenced {
+  token_logp_call policy;
+  token_logp_answer forward{};
+  dpo_call pairs{};
+};
+template <class Job>
+unreferenced unreferenced_pairs(Job& j, const array& logits, const ids& labels, std::size_t pairs) {
+  const golden_case& c = j.c;
+  const std::size_t rows = logits.shape[0], columns = logits.shape[1];
+  unreferenced x{.policy = rows_of(logits)};
+  for (std::size_t t = 0; t < labels.size(); ++t)
+    x.policy.targets.push_back((t + 1) % columns == 0 ? -1 : labels[t + 1]);
+  x.forward = call(j, x.policy);
+  x.pairs = {.logp = x.forward.logp,
+             .sequences = padded(rows, columns, not_ignored(x.policy.targets)),
+             .options = {.beta = c.number("beta"),
+                         .label_smoothing = c.number("label_smoothing"),
+                         .reference_free = true,
+                         .denominator = static_cast<double>(pairs)}};
+  pair_halves(x.pairs, 2 * pairs);
+  return x;
+}
+// The loss and its gradient, with `share` of the supervised term.
+template <class Job>
+void compare_unreferenced(Job& j, const unreferenced& x, const dpo_answer& y, const supervised_answer& s,
+                          double share) {
+  const double logit = largest(x.policy.logits);
+  j.output("loss", {y.loss + share * s.loss}, logit);
+  j.output("chosen_logps", of_each_pair(j, x.pairs, logp_chosen), logit);
+  j.output("rejected_logps", of_each_pair(j, x.pairs, logp_rejected), logit);
+  const numbers d_logp = plus(y.d_logp, scaled(s.d_logp, share));
+  j.gradient("d_loss/d_logits", backward(j, x.policy, x.forward, d_logp),
+             spread_rows(magnitudes(d_logp), x.policy.vocabulary));
+}
+
+// TRL's CPO: labels of the rejected are padded to the width of the chosen.
+constexpr auto trl_cpo_from_logits = [](auto& j) {
+  const golden_case& c = j.c;
+  const array& logits = c.input("logits", {0, 0, 0});
+  const std::size_t pairs = logits.shape[0] / 2, columns = logits.shape[1];
+  ids labels = to_ids(c.input("chosen_labels", {pairs, columns}).data);
+  const array& rejected = c.input("rejected_labels", {pairs, 0});
+  for (std::size_t p = 0; p < pairs; ++p) {
+    const ids row = to_ids(part(rejected.data, p * rejected.shape[1], rejected.shape[1]));
+    labels.insert(labels.end(), row.begin(), row.end());
+    labels.resize((pairs + p + 1) * columns, -1);
+  }
+  const unreferenced x = unreferenced_pairs(j, logits, labels, pairs);
+  const dpo_answer y = call(j, x.pairs);
+  const supervised_answer nll = supervised_of_chosen(j, x.pairs, chosen_tokens(x.pairs));
+  compare_unreferenced(j, x, y, nll, c.number("cpo_alpha"));
+  const double logit = largest(logits.data);
+  j.output("losses", y.pair_loss, nothing_cancels);
+  j.output("nll_loss", {nll.loss}, logit);
+  j.output("reward_accuracy", {y.metrics[accuracy]}, nothing_cancels);
+  j.output("reward_margin", {y.metrics[margin]}, x.pairs.options.beta * logit);
+};
+
+// TRL's TPO: the supervised term is over the third replies, if there are any.
+constexpr auto trl_tpo = [](auto& j) {
+  const golden_case& c = j.c;
+  const array& logits = c.input("logits", {0, 0, 0});
+  const double share = c.number("tpo_alpha");
+  const std::size_t rows = logits.shape[0], columns = logits.shape[1], pairs = rows / (share > 0 ? 3 : 2);
+  ids labels = to_ids(c.input("input_ids", {rows, columns}).data);
+  const flags mask = to_flags(c.input("completion_mask", {rows, columns}).data);
+  for (std::size_t t = 0; t < labels.size(); ++t)
+    if (mask[t] == 0) labels[t] = -1;
+  const unreferenced x = unreferenced_pairs(j, logits, labels, pairs);
+  const dpo_answer y = call(j, x.pairs);
+  supervised_answer nll{0, zeros(x.pairs.logp.size())};
+  if (share > 0) {
+    const layout_arrays thirds = x.pairs.sequences.some(2 * pairs, pairs);
+    nll = call(j, supervised_call{.logp = x.pairs.logp,
+                                  .sequences = thirds,
+                                  .denominator = static_cast<double>(plumb::count_scored(thirds.get()))});
+  }
+  compare_unreferenced(j, x, y, nll, share);
+  j.output("per_sequence_loss", y.pair_loss, nothing_cancels);
+};
+
 // Liger from hidden states: labels lie at their rows (no shift), all chosen first. The NLL term is the token mean over
-// the chosen.
-constexpr auto liger_dpo = [](auto& j) {
+// the chosen; CPO, which has no reference, always adds it.
+template <bool cpo>
+constexpr auto liger_pairs = [](auto& j) {
   const golden_case& c = j.c;
   const array& input = c.input("input", {0, 0, 0});
   const std::size_t rows = input.shape[0], columns = input.shape[1], width = input.shape[2];
@@ -344,16 +441,22 @@ constexpr auto liger_dpo = [](auto& j) {
       .hidden = input.data, .head = weight.data, .rows = rows * columns, .width = width, .vocabulary = vocabulary};
   policy.targets = to_ids(c.input("target", {rows, columns}).data, c.number("ignore_index"));
   if (c.has_input("bias")) policy.bias = c.input("bias", {vocabulary}).data;
-  linear_call reference = policy;
-  reference.hidden = c.input("ref_input", input.shape).data;
-  reference.head = c.input("ref_weight", weight.shape).data;
-  if (c.has_input("bias")) reference.bias = c.input("ref_bias", {vocabulary}).data;
-  const token_logp_answer forward = call(j, policy), ref_forward = call(j, reference);
-
+  const token_logp_answer forward = call(j, policy);
+  double logit = largest_logit_term(policy);
   dpo_call sums{.logp = forward.logp,
-                .ref_logp = ref_forward.logp,
                 .sequences = padded(rows, columns, not_ignored(policy.targets)),
-                .options = {.beta = c.number("beta"), .denominator = static_cast<double>(rows / 2)}};
+                .options = {.beta = c.number("beta"),
+                            .label_smoothing = c.number("label_smoothing"),
+                            .reference_free = cpo,
+                            .denominator = static_cast<double>(rows / 2)}};
+  if (!cpo) {
+    linear_call reference = policy;
+    reference.hidden = c.input("ref_input", input.shape).data;
+    reference.head = c.input("ref_weight", weight.shape).data;
+    if (c.has_input("bias")) reference.bias = c.input("ref_bias", {vocabulary}).data;
+    sums.ref_logp = call(j, reference).logp;
+    logit = std::max(logit, largest_logit_term(reference));
+  }
   pair_halves(sums, rows);
   const numbers share =
       c.flag("average_log_prob", false) ? mean_weights(sums.sequences, sums.logp.size()) : numbers(sums.logp.size(), 1);
@@ -362,12 +465,11 @@ constexpr auto liger_dpo = [](auto& j) {
   double loss = y.loss;
   numbers d_logp = times(share, y.d_logp);
 
-  const double alpha = c.flag("compute_nll_loss", false) ? c.number("alpha") : 0;
+  const double alpha = c.flag("compute_nll_loss", cpo) ? c.number("alpha") : 0;
   const supervised_answer s = supervised_of_chosen(j, sums, chosen_tokens(sums));
   loss += alpha * s.loss;
   d_logp = plus(d_logp, scaled(s.d_logp, alpha));
 
-  const double logit = std::max(largest_logit_term(policy), largest_logit_term(reference));
   j.output("loss", {loss}, in.options.beta * logit);
   j.output("nll_loss", {alpha > 0 ? s.loss : 0}, alpha * logit);  // not computed without the flag: 0
   j.output("chosen_logps", of_each_pair(j, in, logp_chosen), logit);
@@ -381,14 +483,7 @@ constexpr auto liger_dpo = [](auto& j) {
   if (!policy.bias.empty()) j.gradient("d_loss/d_bias", g.d_bias, largest(d_logp));
 };
 
-// Options that make another loss of it.
-bool plain(const golden_case& c) {
-  return !c.flag("ipo", false) && !c.is_set("f_divergence_type") && !c.flag("use_weighting", false);
-}
-bool trl_losses_are(const golden_case& c, const std::vector<std::string>& wanted) {
-  return plain(c) && c.is_set("loss_types") && c.options.at("loss_types") == nlohmann::json(wanted);
-}
-bool trl_sigmoid(const golden_case& c) { return trl_losses_are(c, {"sigmoid"}); }
+bool trl_sigmoid_or_norm(const golden_case& c) { return trl_sigmoid(c) || trl_sigmoid_norm(c); }
 bool trl_sigmoid_sft(const golden_case& c) {
   return trl_sigmoid(c) || trl_losses_are(c, {"sft"}) || trl_losses_are(c, {"sigmoid", "sft"});
 }
@@ -399,18 +494,22 @@ bool cpo_sigmoid(const golden_case& c) { return sigmoid(c) && c.number("alpha", 
 constexpr case_runner trl = on_each_backend(trl_dpo), nemo = on_each_backend(nemo_dpo);
 
 const bool registered[] = {
-    map_cases({"trl_dpo_losses", "DPOTrainer._compute_loss", trl_sigmoid, trl}),
-    map_cases({"trl_dpo_extreme", "DPOTrainer._compute_loss", trl_sigmoid, trl}),
+    map_cases({"trl_dpo_losses", "DPOTrainer._compute_loss", trl_sigmoid_or_norm, trl}),
+    map_cases({"trl_dpo_extreme", "DPOTrainer._compute_loss", trl_sigmoid_or_norm, trl}),
     map_cases(
         {"trl_dpo_from_logits", "DPOTrainer._compute_loss", trl_sigmoid_sft, on_each_backend(trl_dpo_from_logits)}),
     map_cases({"trl_cpo_simpo", "CPOTrainer.cpo_loss", cpo_sigmoid, on_each_backend(trl_cpo)}),
+    map_cases(
+        {"trl_cpo_simpo", "CPOTrainer.get_batch_loss_metrics", cpo_sigmoid, on_each_backend(trl_cpo_from_logits)}),
+    map_cases({"trl_tpo", "TPOTrainer._compute_loss", sigmoid, on_each_backend(trl_tpo)}),
     map_cases({"openrlhf_dpo", "DPOLoss.forward", plain, on_each_backend(from_sums<openrlhf_names>)}),
     map_cases({"openrlhf_dpo", "DPOTrainer._get_batch_logps", every_case, on_each_backend(openrlhf_batch_logps)}),
     map_cases({"drpo_dpo", "__main__ (statements at lines 494-503)", plain, on_each_backend(from_sums<drpo_names>)}),
     map_cases({"nemo_dpo", "MegatronGPTDPOModel.loss_func", nemo_is_dpo, nemo}),
     map_cases({"nemo_dpo", "MegatronGPTDPOModel.loss_func, sft_loss_func", nemo_is_dpo, nemo}),
     map_cases({"nemo_spin", "MegatronGPTSPINModel.loss_func", every_case, on_each_backend(nemo_spin)}),
-    map_cases({"liger_dpo", "LigerFusedLinearDPOLoss", sigmoid, on_each_backend(liger_dpo)}),
+    map_cases({"liger_dpo", "LigerFusedLinearDPOLoss", sigmoid, on_each_backend(liger_pairs<false>)}),
+    map_cases({"liger_orpo_simpo_cpo", "LigerFusedLinearCPOLoss", every_case, on_each_backend(liger_pairs<true>)}),
 };
 
 }  // namespace
