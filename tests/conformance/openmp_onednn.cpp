@@ -136,8 +136,10 @@ TEST_CASE("openmp: transform, transform2, fill and copy") {
     CAPTURE(static_cast<int>(p));
     compare_threads(1e-6, [&](auto& s) {
       const index_t e[2] = {rows, columns}, line[1] = {large};
-      const auto a = s.in(e, 1, p), b = s.in(e, 2), c = s.in(e, 3, p), d = s.in(e, 4), x = s.in(line, 5, p), y = s.in(line, 6);
-      auto mixed = s.empty(e), first = s.empty(e, p), second = s.empty(e), copied = s.empty(e), filled = s.empty(e, p), along = s.empty(line, p);
+      const auto a = s.in(e, 1, p), b = s.in(e, 2), c = s.in(e, 3, p), d = s.in(e, 4);
+      const auto x = s.in(line, 5, p), y = s.in(line, 6);
+      auto mixed = s.empty(e), first = s.empty(e, p), second = s.empty(e), copied = s.empty(e), filled = s.empty(e, p);
+      auto along = s.empty(line, p);
       s.compute.transform(mix{}, mixed.view(), a.in(), b.in(), c.in(), d.in());
       s.compute.transform2(mix2{}, first.view(), second.view(), a.in(), b.in());
       s.compute.copy(a.in(), copied.view());
@@ -166,8 +168,10 @@ TEST_CASE("openmp: reduce") {
     CAPTURE(op == reduction::sum);
     compare_threads(1e-5, [&](auto& s) {
       const index_t e[2] = {rows, columns}, line[1] = {large}, one[1] = {1}, by_rows[2] = {rows, 1}, by_columns[2] = {1, columns};
-      const auto x = s.in(e, 8), gaps = s.in(e, 9, placement::padded), y = s.in(line, 10);
-      auto r = s.empty(by_rows), padded = s.empty(by_rows), c = s.empty(by_columns), all = s.empty(one), added = s.in(by_rows, 11);
+      const auto x = s.in(e, 8), gaps = s.in(e, 9, placement::padded);
+      const auto y = s.in(line, 10);
+      auto r = s.empty(by_rows), padded = s.empty(by_rows), c = s.empty(by_columns), added = s.in(by_rows, 11);
+      auto all = s.empty(one);
       s.compute.reduce(op, x.in(), r.view(), write_mode::overwrite);
       s.compute.reduce(op, gaps.in(), padded.view(), write_mode::overwrite);
       s.compute.reduce(op, x.in(), c.view(), write_mode::overwrite);
