@@ -24,7 +24,7 @@ void run(benchmark::State& state, std::type_identity<Row>) {
   float loss = 0;
   const plumb::preference_pairs<> of{plumb::sequence_layout<>::packed(cu), chosen, rejected};
   Row one;
-  desk<Row> on(plumb::dpo_workspace(one.backend, of));
+  desk<Row> on(plumb::dpo_workspace(one.backend, of, plumb::index_t{tokens}));
   for (auto _ : state) {
     plumb::dpo(on.row.backend, on.scratch, {.logp = logp, .ref_logp = ref, .pairs = of}, {.denominator = pairs},
                {.loss = loss, .d_logp = gradient, .metrics = plumb::view<float, 2>(metrics.data(), 6, 2)});

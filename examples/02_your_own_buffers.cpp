@@ -21,7 +21,7 @@ int main() {
   }
 
   // All memory is yours: the arena is sized once, and every later step reuses it.
-  std::vector<unsigned char> memory(plumb::dpo_workspace(compute, pairs));
+  std::vector<unsigned char> memory(plumb::dpo_workspace(compute, pairs, 15));
   plumb::arena scratch{memory};
   float loss = 0, metrics[6][2];
   const double pairs_in_global_batch = 2;  // the denominator is yours too: micro-batches and ranks add up exactly

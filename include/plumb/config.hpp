@@ -21,9 +21,9 @@
 #define PLUMB_HD
 #endif
 
-// Units compiled in different modes live in different inline namespaces, so that they link together and none runs the
-// other's inline functions: x/n exceptions or not, p/f precise or fast mathematics, u/c unchecked or checked data, s/o single or OpenMP's
-// threads.
+// Functions of units compiled in different modes live in different inline namespaces, so that they link together and none runs the other's:
+// x/n exceptions or not, p/f precise or fast mathematics, u/c unchecked or checked data, s/o single or OpenMP's threads. What units hand to
+// one another (views, layouts, 16-bit storage, errors) is the same in every mode and stands in a namespace of the version alone.
 #if defined(PLUMB_NO_EXCEPTIONS)
 #define PLUMB_MODE_ERRORS n
 #else
@@ -50,6 +50,14 @@
   PLUMB_JOIN(PLUMB_VERSION_MAJOR, PLUMB_VERSION_MINOR, PLUMB_MODE_ERRORS, PLUMB_MODE_MATH, PLUMB_MODE_DATA, \
              PLUMB_MODE_THREADS)
 
+#define PLUMB_TYPES_JOIN_(a, b) v##a##_##b
+#define PLUMB_TYPES_JOIN(a, b) PLUMB_TYPES_JOIN_(a, b)
+#define PLUMB_TYPES_ABI PLUMB_TYPES_JOIN(PLUMB_VERSION_MAJOR, PLUMB_VERSION_MINOR)
+
+#define PLUMB_TYPES_BEGIN \
+  namespace plumb {       \
+  inline namespace PLUMB_TYPES_ABI {
+#define PLUMB_TYPES_END PLUMB_NAMESPACE_END
 #define PLUMB_NAMESPACE_BEGIN \
   namespace plumb {           \
   inline namespace PLUMB_ABI {

@@ -28,9 +28,11 @@ PLUMB_NAMESPACE_BEGIN
 
 namespace reflect {
 
+/// Options whose names are known here.
 template <class T>
 concept options = boost::hana::Struct<T>::value;
 
+/// The shortest decimal number that reads back the same.
 inline std::string to_text(double x) {
   char text[32];
   for (int digits = 1; digits <= 17; ++digits) {  // the shortest that reads back the same
@@ -40,8 +42,11 @@ inline std::string to_text(double x) {
   }
   return text;
 }
+/// In decimal.
 inline std::string to_text(std::int64_t n) { return std::to_string(n); }
+/// "true" or "false".
 inline std::string to_text(bool b) { return b ? "true" : "false"; }
+/// The enumerator's name.
 inline std::string to_text(aggregation a) { return a == aggregation::token_mean ? "token_mean" : "sequence_mean"; }
 template <options O>
 std::string to_text(const O& o);

@@ -381,7 +381,7 @@ dpo_answer call(job<B>& j, const dpo_call& in) {
   std::vector<real> d_logp(logp.size()), pair_loss(in.pairs()), metrics(2 * std::size(plumb::dpo_metrics));
   real loss = 0;
   const plumb::preference_pairs<> pairs{in.sequences.get(), in.chosen, in.rejected};
-  scratch_memory scratch(plumb::dpo_workspace(j.b, pairs));
+  scratch_memory scratch(plumb::dpo_workspace(j.b, pairs, plumb::view(logp).extent(0)));
   plumb::dpo(j.b, scratch.arena, {.logp = logp, .ref_logp = ref_logp, .pairs = pairs}, in.options,
              {.loss = loss,
               .d_logp = d_logp,

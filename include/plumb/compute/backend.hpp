@@ -14,9 +14,11 @@ struct token_logp {};
 struct token_logp_grad {};
 }  // namespace cap
 
+/// The list of fused operations that a backend declares: `capabilities<cap::token_logp>`.
 template <class... C>
 using capabilities = types<C...>;
 
+/// Whether backend `B` lists `Capability` in its capabilities.
 template <class B, class Capability>
 inline constexpr bool declares = std::remove_cvref_t<B>::capabilities::template contains<Capability>;
 

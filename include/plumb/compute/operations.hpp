@@ -24,20 +24,26 @@ PLUMB_NAMESPACE_BEGIN
 /// whatever the thread count.
 enum class determinism { none, run_to_run, thread_count_invariant };
 
+/// The type in which `B` computes.
 template <class B>
 using real_of = typename std::remove_cvref_t<B>::real;
+/// The memory that `B` reads and writes.
 template <class B>
 using space_of = typename std::remove_cvref_t<B>::memory_space;
+/// Scratch memory for `B`.
 template <class B>
 using arena_of = arena<space_of<B>>;
 /// Element types of logits, hidden states and heads that `B` takes; `real` is always among them.
 template <class B>
 using storage_of = typename std::remove_cvref_t<B>::storage_types;
 
+/// An array of `real` that `B` writes.
 template <class B, int R = 1>
 using real_view = view<real_of<B>, R, space_of<B>>;
+/// An array of `real` that `B` reads.
 template <class B, int R = 1>
 using const_real_view = view<const real_of<B>, R, space_of<B>>;
+/// Token ids, or indices of rows, that `B` reads; a negative one means "ignored".
 template <class B>
 using id_view = view<const std::int32_t, 1, space_of<B>>;
 
@@ -54,6 +60,7 @@ struct probe_functor {
     return a + b + c + d;
   }
 };
+/// The same for `transform2`.
 struct probe_functor2 {
   template <class T>
   PLUMB_HD constexpr two<T> operator()(T a, T b, T c, T d) const {
@@ -157,7 +164,7 @@ concept provides_segment_broadcast =
       b.segment_broadcast(x, l, y, w);
     };
 
-/// `segment_scan(a, x, layout, y)`: reverse affine recurrence in each sequence, `y[t] = x[t] + a[t] y[t']`, where `t'` is the next
+/// `segment_scan(a, x, layout, y)`: reverse affine recurrence in each sequence, `y[t] = x[t] + a[t] y[u]`, where `u` is the next
 /// scored token of the sequence (nothing after the last: `y[t] = x[t]`). Tokens not scored, or in no sequence, give 0.
 template <class B>
 concept provides_segment_scan =
@@ -234,6 +241,7 @@ concept provides_gemm = requires(B& b, arena_of<B>& scratch, real_of<B> x, const
   b.gemm(scratch, x, a3, a3, x, c3);
   b.gemm(scratch, x, a4, a4, x, c4);
 };
+/// `gemm_workspace(a, b, c)`: bytes of scratch that this `gemm` takes; see `provides_gemm`.
 template <class B>
 concept provides_gemm_workspace =
     requires(B& b, const_real_view<B, 2> a, detail::const_other_view<B, 2> s, real_view<B, 2> c, const_real_view<B, 4> a4,

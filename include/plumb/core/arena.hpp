@@ -8,6 +8,7 @@ PLUMB_NAMESPACE_BEGIN
 /// Every block that an arena hands out starts at a multiple of this many bytes.
 inline constexpr std::size_t arena_alignment = 64;
 
+/// A stack of arrays over memory of the caller's, which must outlive it. For one queue; not thread-safe.
 template <class Space = host_space>
 class arena {
  public:
@@ -27,13 +28,20 @@ class arena {
   /// An uninitialised row-major array; lives until the frame around it ends.
   template <class T, std::convertible_to<index_t>... E>
   view<T, static_cast<int>(sizeof...(E)), Space> take(E... extents) {
-    const std::size_t count = (static_cast<std::size_t>(extents) * ... * std::size_t{1});
+    std::size_t count = 1;
+    bool possible = true;
+    const auto multiply = [&](index_t extent) {
+      possible = possible && extent >= 0 && (extent == 0 || count <= capacity_ / sizeof(T) / static_cast<std::size_t>(extent));
+      count = possible ? count * static_cast<std::size_t>(extent) : 0;
+    };
+    (multiply(static_cast<index_t>(extents)), ...);
     const auto address = reinterpret_cast<std::uintptr_t>(base_) + used_;
     // An empty array takes nothing, so that `workspace_size` need not count it.
     const std::size_t skip = count > 0 ? (arena_alignment - address % arena_alignment) % arena_alignment : 0;
-    if (used_ + skip + count * sizeof(T) > capacity_)
-      fail(message("arena") << "needs " << count * sizeof(T) << " bytes more, but " << (capacity_ - used_) << " of "
-                            << capacity_ << " are left: size it with the operation's `..._workspace` function.");
+    if (!possible || skip + count * sizeof(T) > capacity_ - used_)
+      fail(message("arena") << "is asked for an array " << view<T, static_cast<int>(sizeof...(E)), Space>(nullptr, static_cast<index_t>(extents)...)
+                            << " of elements of " << sizeof(T) << " bytes, but " << (capacity_ - used_) << " of its " << capacity_
+                            << " bytes are left: size it with the operation's `..._workspace` function.");
     T* p = reinterpret_cast<T*>(base_ + used_ + skip);
     used_ += skip + count * sizeof(T);
     if (used_ > peak_) peak_ = used_;
@@ -78,7 +86,7 @@ class workspace_size {
  public:
   template <class T>
   workspace_size& add(index_t count) {
-    return add_bytes(static_cast<std::size_t>(count) * sizeof(T));
+    return add_bytes(count > 0 ? static_cast<std::size_t>(count) * sizeof(T) : 0);
   }
   /// What a nested call asks for, as its `..._workspace` says.
   workspace_size& add_bytes(std::size_t bytes) {

@@ -61,6 +61,7 @@ auto as_view(const A& a) {
   }
   return v;
 }
+/// The same for an xtensor-like array; its rank is checked when it runs.
 template <int R, xtensor_like A>
   requires(!mdspan_like<std::remove_cvref_t<A>>)
 auto as_view(A&& a) {

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
-PLUMB_NAMESPACE_BEGIN
+PLUMB_TYPES_BEGIN
 
 /// bfloat16 as storage: the upper half of a float. Same bits as the types of CUDA, oneDNN and DLPack.
 /// Arithmetic is done in float; the conversion from float rounds to nearest, ties to even, and keeps NaN.
@@ -82,6 +82,7 @@ PLUMB_HD constexpr To convert(From x) {
   }
 }
 
+/// Whether `T` is a 16-bit storage type.
 template <class T>
 inline constexpr bool is_storage_16 = std::is_same_v<T, bf16> || std::is_same_v<T, f16>;
 
@@ -105,4 +106,4 @@ struct types {
   static constexpr std::size_t size = sizeof...(T);
 };
 
-PLUMB_NAMESPACE_END
+PLUMB_TYPES_END

@@ -3,6 +3,8 @@
 
 #include <plumb/core/view.hpp>
 
+#include <initializer_list>
+
 #if defined(PLUMB_NO_EXCEPTIONS)
 #include <cstdio>
 #include <cstdlib>
@@ -10,7 +12,7 @@
 #include <exception>
 #endif
 
-PLUMB_NAMESPACE_BEGIN
+PLUMB_TYPES_BEGIN
 
 /// Text in a fixed buffer: building a message allocates nothing and pulls in no stream.
 class message {
@@ -82,14 +84,19 @@ class message {
 
 #if defined(PLUMB_NO_EXCEPTIONS)
 
+PLUMB_TYPES_END
+PLUMB_NAMESPACE_BEGIN
+
 /// Called with the sentence; must not return (if it does, the program aborts).
 using error_handler = void (*)(const char* sentence);
 
+/// The handler until another is installed: the sentence goes to stderr.
 inline void print_and_abort(const char* sentence) {
   std::fputs(sentence, stderr);
   std::fputc('\n', stderr);
   std::abort();
 }
+/// The handler in force.
 inline error_handler& current_error_handler() {
   static constinit error_handler handler = print_and_abort;
   return handler;
@@ -100,10 +107,12 @@ inline error_handler set_error_handler(error_handler next) {
   current_error_handler() = next;
   return before;
 }
+/// Reports a broken precondition; does not return.
 [[noreturn]] inline void fail(const message& m) {
   current_error_handler()(m.c_str());
   std::abort();
 }
+/// Reports what the machine below said; does not return.
 [[noreturn]] inline void fail_backend(const message& m, int) { fail(m); }
 
 #else
@@ -131,13 +140,20 @@ class backend_error : public error {
  private:
   int code_;
 };
+/// Throws `precondition_error`; without exceptions, calls the handler.
+
+PLUMB_TYPES_END
+PLUMB_NAMESPACE_BEGIN
+
 [[noreturn]] inline void fail(const message& m) { throw precondition_error(m); }
+/// Throws `backend_error`, with the code of the library below; without exceptions, calls the handler.
 [[noreturn]] inline void fail_backend(const message& m, int code) { throw backend_error(m, code); }
 
 #endif
 
 // The checks that every layer shares. `operation` and `name` are what the user typed.
 
+/// `v` must have the shape of `w`, the argument called `other`; both have the same rank.
 template <class V, class W>
 void require_same_shape(const char* operation, const char* name, const V& v, const char* other, const W& w) {
   static_assert(V::rank == W::rank);
@@ -153,7 +169,7 @@ void require_same_shape(const char* operation, const char* name, const V& v, con
   }
 }
 
-/// Dimension `d` of `v` must be `expected`, which is `meaning` ("the number of pairs", "columns of `head`").
+/// Dimension `d` of `v` must be `expected`, which is `meaning` ("the number of pairs").
 template <class V>
 void require_extent(const char* operation, const char* name, const V& v, int d, index_t expected, const char* meaning) {
   if (v.extent(d) == expected) return;
@@ -161,72 +177,120 @@ void require_extent(const char* operation, const char* name, const V& v, int d, 
                           << expected << " (" << meaning << "). Nothing was written.");
 }
 
-/// What has elements has memory. `wanted`: leaving the argument out makes no sense beside the others.
+/// Where `wanted`, leaving the argument out makes no sense beside the others.
 template <class V>
-void require_given(const char* operation, const char* name, const V& v, bool wanted = false) {
-  if (v.given()) return;
-  if (!v.empty())
-    fail(message(operation) << "argument `" << name << "` has shape " << v << " but no memory. Nothing was written.");
-  if (wanted) fail(message(operation) << "argument `" << name << "` is not given. Nothing was written.");
+void require_given(const char* operation, const char* name, const V& v, bool wanted) {
+  if (wanted && !v.given()) fail(message(operation) << "argument `" << name << "` is not given. Nothing was written.");
 }
 
-/// An option outside its range, which `range` says in words ("positive", "in [0, 0.5)"); no option may be infinite or NaN.
+/// An option outside its range, which `range` says in words ("positive", "in [0, 0.5)"). No option may be infinite or NaN, or so large or
+/// small (1e30, 1e-30) that float would not hold it and its inverse.
 inline void require_option(const char* operation, const char* name, double value, bool good, const char* range) {
   const bool finite = (std::bit_cast<std::uint64_t>(value) & message::exponent_bits) != message::exponent_bits;
-  if (good && finite) return;
-  fail(message(operation) << "option `" << name << "` is " << value << " but must be " << (good ? "finite, and " : "") << range
-                          << ". Nothing was written.");
+  const double size = value < 0 ? -value : value;
+  const bool held = finite && size <= 1e30 && !(0 < size && size < 1e-30);
+  if (good && held) return;
+  fail(message(operation) << "option `" << name << "` is " << value << " but must be " << (good && !finite ? "finite, and " : "")
+                          << (good && finite ? "0 or between 1e-30 and 1e30 in size, and " : "") << range << ". Nothing was written.");
 }
 
-/// First and last byte that a view may touch.
-template <class V>
-struct byte_range {
-  const char* first;
-  const char* last;
-  explicit byte_range(const V& v) : first(reinterpret_cast<const char*>(v.data())), last(first) {
-    if (v.empty()) return;
-    index_t low = 0, high = 0;
-    for (int d = 0; d < V::rank; ++d) {
-      const index_t reach = (v.extent(d) - 1) * v.stride(d);
-      (reach < 0 ? low : high) += reach;
+/// One argument of a call under the name that the user typed: where its elements lie, whatever their type.
+struct argument {
+  const char* name;
+  const char* data;
+  int rank;
+  index_t extents[4] = {1, 1, 1, 1};
+  index_t steps[4] = {};  ///< strides in bytes
+  index_t element;        ///< bytes
+
+  template <class T, int R, class Space>
+  argument(const char* n, const view<T, R, Space>& v)
+      : name(n), data(reinterpret_cast<const char*>(v.data())), rank(R), element(static_cast<index_t>(sizeof(T))) {
+    for (int d = 0; d < R; ++d) {
+      extents[d] = v.extent(d);
+      steps[d] = v.stride(d) * element;
     }
-    const auto bytes = static_cast<index_t>(sizeof(typename V::value_type));
-    last = first + (high + 1) * bytes;
-    first += low * bytes;
+  }
+  bool empty() const {
+    for (const index_t e : extents)
+      if (e == 0) return true;
+    return false;
+  }
+  /// Offset of the first byte that it may touch, and of the byte after the last.
+  index_t low() const { return reach(-1); }
+  index_t high() const { return reach(1) + element; }
+  /// Every element lies a multiple of this many bytes from the first; 0 for a single element.
+  index_t grid(index_t common = 0) const {
+    for (int d = 0; d < rank; ++d) {
+      index_t step = extents[d] > 1 ? steps[d] : 0;
+      while (step != 0) {  // Euclid
+        const index_t rest = common % step;
+        common = step;
+        step = rest;
+      }
+    }
+    return common < 0 ? -common : common;
+  }
+  /// The same elements in the same places.
+  bool same_as(const argument& other) const {
+    bool same = data == other.data && rank == other.rank && element == other.element;
+    for (int d = 0; d < rank; ++d)
+      same = same && extents[d] == other.extents[d] && (steps[d] == other.steps[d] || extents[d] == 1);
+    return same;
+  }
+  friend message& operator<<(message& m, const argument& a) {
+    m << "[";
+    for (int d = 0; d < a.rank; ++d) m << (d > 0 ? ", " : "") << static_cast<std::int64_t>(a.extents[d]);
+    return m << "]";
+  }
+
+ private:
+  index_t reach(int sign) const {
+    index_t sum = 0;
+    for (int d = 0; d < rank; ++d)
+      if ((sign < 0) == (steps[d] < 0)) sum += (extents[d] - 1) * steps[d];
+    return sum;
   }
 };
 
-/// Every element of a view lies a multiple of this many bytes from its first; 0 for a single element.
-template <class V>
-index_t byte_grid(const V& v, index_t grid = 0) {
-  for (int d = 0; d < V::rank; ++d) {
-    index_t step = v.extent(d) > 1 ? v.stride(d) * static_cast<index_t>(sizeof(typename V::value_type)) : 0;
-    while (step != 0) {  // Euclid
-      const index_t rest = grid % step;
-      grid = step;
-      step = rest;
-    }
-  }
-  return grid < 0 ? -grid : grid;
+/// Whether two arguments share memory. Interleaved ones (the even and the odd entries of one array, two columns of one matrix) do not.
+inline bool overlap(const argument& a, const argument& b) {
+  if (a.data == nullptr || b.data == nullptr || a.empty() || b.empty()) return false;
+  if (a.data + a.high() <= b.data + b.low() || b.data + b.high() <= a.data + a.low()) return false;
+  const index_t grid = b.grid(a.grid());
+  if (grid == 0) return true;
+  const index_t ahead = ((b.data - a.data) % grid + grid) % grid;  // from an element of a to the next of b, on the common grid
+  return ahead < a.element || grid - ahead < b.element;
 }
 
-/// Outputs must not overlap inputs or one another unless the operation says so. Interleaved views (the even and the odd entries of one
-/// array, two columns of one matrix) do not overlap.
-template <class V, class W>
-void require_disjoint(const char* operation, const char* name, const V& v, const char* other, const W& w) {
-  if (!v.given() || !w.given()) return;
-  const byte_range<V> a(v);
-  const byte_range<W> b(w);
-  if (a.last <= b.first || b.last <= a.first) return;
-  const index_t grid = byte_grid(w, byte_grid(v));
-  if (grid > 0) {
-    const auto distance = reinterpret_cast<const char*>(w.data()) - reinterpret_cast<const char*>(v.data());
-    const index_t ahead = (distance % grid + grid) % grid;  // from an element of v to the next of w, on the common grid
-    if (ahead >= static_cast<index_t>(sizeof(typename V::value_type)) &&
-        grid - ahead >= static_cast<index_t>(sizeof(typename W::value_type)))
-      return;
+/// `output` shares no memory with `other`.
+inline void require_disjoint(const char* operation, const argument& output, const argument& other) {
+  if (overlap(output, other))
+    fail(message(operation) << "output `" << output.name << "` overlaps `" << other.name << "` in memory. Nothing was written.");
+}
+
+/// What holds for the arguments of every call: no extent is negative, what has elements has memory, elements of an output are apart, and no
+/// output shares memory with another or with an input. Arguments that are not given pass.
+inline void require_arguments(const char* operation, std::initializer_list<argument> outputs, std::initializer_list<argument> inputs) {
+  const auto require_whole = [&](const argument& a) {
+    bool negative = false;
+    for (int d = 0; d < a.rank; ++d) negative = negative || a.extents[d] < 0;
+    if (negative) fail(message(operation) << "argument `" << a.name << "` has shape " << a << ", with an extent below 0. Nothing was written.");
+    if (a.data == nullptr && !a.empty())
+      fail(message(operation) << "argument `" << a.name << "` has shape " << a << " but no memory. Nothing was written.");
+  };
+  for (const argument& a : inputs) require_whole(a);
+  for (const argument& a : outputs) {
+    require_whole(a);
+    for (int d = 0; d < a.rank; ++d)
+      if (a.data != nullptr && a.extents[d] > 1 && a.steps[d] == 0)
+        fail(message(operation) << "output `" << a.name << "` of shape " << a << " has stride 0 in dimension " << d
+                                << ": its elements are one and the same. Nothing was written.");
   }
-  fail(message(operation) << "output `" << name << "` overlaps `" << other << "` in memory. Nothing was written.");
+  for (const argument* a = outputs.begin(); a != outputs.end(); ++a) {
+    for (const argument* b = a + 1; b != outputs.end(); ++b) require_disjoint(operation, *a, *b);
+    for (const argument& b : inputs) require_disjoint(operation, *a, b);
+  }
 }
 
 PLUMB_NAMESPACE_END

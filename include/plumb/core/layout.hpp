@@ -3,9 +3,9 @@
 
 #include <plumb/core/error.hpp>
 
-PLUMB_NAMESPACE_BEGIN
+PLUMB_TYPES_BEGIN
 
-/// Names sequence `s` as tokens `begin[s] .. end[s]` (exclusive) of flat arrays `[N]`; both packed and padded batches are
+/// Names sequence `s` as tokens `begin[s]` to `end[s]` (exclusive) of flat arrays `[N]`; both packed and padded batches are
 /// zero-copy. There is no pad token: what no sequence names, or `scored` leaves out, does not exist for an objective.
 ///
 /// - packed: `sequence_layout<>::packed(cu_seqlens)`, where `cu_seqlens` has one entry more than there are sequences;
@@ -23,8 +23,8 @@ struct sequence_layout {
 
   static sequence_layout packed(view<const std::int32_t, 1, Space> cu_seqlens,
                                 view<const std::uint8_t, 1, Space> scored = {}) {
-    if (cu_seqlens.extent(0) < 1) fail(message("sequence_layout") << "`cu_seqlens` is empty; it starts with a 0.");
-    const index_t s = cu_seqlens.extent(0) - 1;
+    const index_t s = cu_seqlens.empty() ? 0 : cu_seqlens.extent(0) - 1;
+    if (s == 0) return {cu_seqlens.slice(0, 0), cu_seqlens.slice(0, 0), scored};
     return {cu_seqlens.slice(0, s), cu_seqlens.slice(1, s), scored};
   }
 };
@@ -39,17 +39,12 @@ struct preference_pairs {
   index_t pairs() const { return chosen.extent(0); }
 };
 
-/// Checks a layout against flat arrays of `tokens` entries; with PLUMB_CHECKED, each bound too.
+PLUMB_TYPES_END
+PLUMB_NAMESPACE_BEGIN
+
+/// Every sequence lies inside arrays of `tokens` entries. Looks at the data of host memory.
 template <class Space>
-void require_layout(const char* operation, const sequence_layout<Space>& layout, index_t tokens) {
-  require_given(operation, "begin", layout.begin);
-  require_given(operation, "end", layout.end);
-  require_given(operation, "scored", layout.scored);
-  if (tokens > 0 && !layout.begin.given())
-    fail(message(operation) << "the sequences are not given, but there are " << tokens << " tokens. Nothing was written.");
-  require_same_shape(operation, "end", layout.end, "begin", layout.begin);
-  if (layout.scored.given()) require_extent(operation, "scored", layout.scored, 0, tokens, "the number of tokens");
-#if defined(PLUMB_CHECKED)
+void require_layout_data(const char* operation, const sequence_layout<Space>& layout, index_t tokens) {
   if constexpr (std::is_same_v<Space, host_space>) {
     for (index_t s = 0; s < layout.sequences(); ++s) {
       const index_t b = layout.begin(s), e = layout.end(s);
@@ -58,21 +53,38 @@ void require_layout(const char* operation, const sequence_layout<Space>& layout,
                                 << ". Nothing was written.");
     }
   }
+}
+
+/// Checks a layout against flat arrays of `tokens` entries; with PLUMB_CHECKED, `require_layout_data` too.
+template <class Space>
+void require_layout(const char* operation, const sequence_layout<Space>& layout, index_t tokens) {
+  require_same_shape(operation, "end", layout.end, "begin", layout.begin);
+  if (tokens > 0 && layout.sequences() == 0)
+    fail(message(operation) << "no sequences are given, but there are " << tokens << " tokens. Nothing was written.");
+  if (layout.scored.given()) require_extent(operation, "scored", layout.scored, 0, tokens, "the number of tokens");
+#if defined(PLUMB_CHECKED)
+  require_layout_data(operation, layout, tokens);
 #endif
 }
 
-/// Every id must be in `0 .. count`; negative ids are allowed where they mean "ignored". Looks at data only in checked mode.
+/// Every id is in `0 .. count`; negative ids are allowed where they mean "ignored". Looks at the data of host memory.
 template <class Space>
-void require_ids([[maybe_unused]] const char* operation, [[maybe_unused]] const char* name,
-                 [[maybe_unused]] const view<const std::int32_t, 1, Space>& ids, [[maybe_unused]] index_t count,
-                 [[maybe_unused]] bool negative_allowed) {
-#if defined(PLUMB_CHECKED)
+void require_id_data(const char* operation, const char* name, const view<const std::int32_t, 1, Space>& ids, index_t count, bool negative_allowed) {
   if constexpr (std::is_same_v<Space, host_space>) {
     for (index_t i = 0; i < ids.extent(0); ++i)
       if (ids(i) >= count || (ids(i) < 0 && !negative_allowed))
         fail(message(operation) << "`" << name << "[" << i << "]` is " << ids(i) << ", but there are " << count
                                 << " to choose from. Nothing was written.");
   }
+}
+
+/// As `require_id_data`, but only with PLUMB_CHECKED.
+template <class Space>
+void require_ids([[maybe_unused]] const char* operation, [[maybe_unused]] const char* name,
+                 [[maybe_unused]] const view<const std::int32_t, 1, Space>& ids, [[maybe_unused]] index_t count,
+                 [[maybe_unused]] bool negative_allowed) {
+#if defined(PLUMB_CHECKED)
+  require_id_data(operation, name, ids, count, negative_allowed);
 #endif
 }
 

@@ -14,6 +14,7 @@ struct philox_words {
   std::uint32_t word[4];
 };
 
+/// Ten rounds: four random words from a counter and a key.
 PLUMB_HD constexpr philox_words philox4x32(philox_words counter, std::uint32_t key0, std::uint32_t key1) {
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = std::uint64_t{0xD2511F53u} * counter.word[0];

@@ -19,6 +19,7 @@ inline void scored_tokens(const sequence_layout<>& layout, view<const std::int32
                           const scored_tokens_outputs& out) {
   constexpr const char* op = "scored_tokens";
   require_layout(op, layout, token_ids.extent(0));
+  require_layout_data(op, layout, token_ids.extent(0));
   const index_t count = count_scored(layout);
   require_extent(op, "rows", out.rows, 0, count, "the number of scored tokens");
   require_extent(op, "targets", out.targets, 0, count, "the number of scored tokens");

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
-PLUMB_NAMESPACE_BEGIN
+PLUMB_TYPES_BEGIN
 
 /// Extents, strides and offsets. Strides count elements, may be zero (broadcast) and are signed.
 using index_t = std::int64_t;
@@ -63,17 +63,6 @@ struct view {
     requires(R == 1 && std::is_same_v<Space, host_space> &&
              std::is_convertible_v<decltype(std::declval<C&>().data()), T*>)
   constexpr view(C&& c) : view(c.data(), static_cast<index_t>(c.size())) {}
-
-  /// A container of another element type is refused, in words.
-  template <contiguous_container C>
-    requires(R == 1 && std::is_same_v<Space, host_space> &&
-             !std::is_convertible_v<decltype(std::declval<C&>().data()), T*>)
-  constexpr view(C&&) {
-    static_assert(sizeof(C) == 0,
-                  "plumb: this container's elements are not of the view's type. All arrays of a call are of the backend's real "
-                  "(float or double, as the first one where it is deduced), ids and offsets are int32, masks uint8; what is "
-                  "written to is not const.");
-  }
 
   /// One number in host memory, as where a loss goes.
   template <class U>
@@ -153,8 +142,10 @@ template <class T, class... E>
   requires(std::convertible_to<E, index_t> && ...)
 view(T*, E...) -> view<T, static_cast<int>(sizeof...(E)), host_space>;
 
+/// A view of rank 1.
 template <class T, class Space = host_space>
 using vector_view = view<T, 1, Space>;
+/// A view of rank 2.
 template <class T, class Space = host_space>
 using matrix_view = view<T, 2, Space>;
 
@@ -178,10 +169,11 @@ template <class T, class Space>
 PLUMB_HD constexpr view<T, 2, Space> as_row(view<T, 1, Space> x) {
   return {x.pointer, {1, x.extents[0]}, {x.extents[0] * x.strides[0], x.strides[0]}};
 }
-/// The same memory with other extents; the view must be contiguous.
+/// The same memory with other extents. An empty view without memory where that cannot be: gaps between the elements, or another number of them.
 template <class T, int R, class Space, std::convertible_to<index_t>... E>
 PLUMB_HD constexpr view<T, static_cast<int>(sizeof...(E)), Space> reshaped(view<T, R, Space> x, E... e) {
-  return {x.pointer, static_cast<index_t>(e)...};
+  const view<T, static_cast<int>(sizeof...(E)), Space> y(x.pointer, static_cast<index_t>(e)...);
+  return x.contiguous() && x.size() == y.size() ? y : view<T, static_cast<int>(sizeof...(E)), Space>();
 }
 /// Reading only: for calls that deduce the element type.
 template <class T, int R, class Space>
@@ -189,4 +181,4 @@ PLUMB_HD constexpr view<const T, R, Space> as_const(view<T, R, Space> x) {
   return x;
 }
 
-PLUMB_NAMESPACE_END
+PLUMB_TYPES_END

@@ -8,14 +8,17 @@ PLUMB_NAMESPACE_BEGIN
 
 namespace math {
 
+/// `a + b`.
 struct plus {
   template <class T>
   PLUMB_HD T operator()(const T& a, const T& b) const { return a + b; }
 };
+/// `a - b`.
 struct minus {
   template <class T>
   PLUMB_HD T operator()(const T& a, const T& b) const { return a - b; }
 };
+/// `a * b`.
 struct times {
   template <class T>
   PLUMB_HD T operator()(const T& a, const T& b) const { return a * b; }
@@ -49,18 +52,27 @@ struct keep_or {
   T fallback;
   PLUMB_HD T operator()(const T& x, const T& mask) const { return mask < T(0) || T(0) < mask ? x : fallback; }
 };
+/// `x`.
+/// 1 where `x` is not 0, else 0.
+struct is_nonzero {
+  template <class T>
+  PLUMB_HD T operator()(const T& x) const { return x < T(0) || T(0) < x ? T(1) : T(0); }
+};
 struct identity {
   template <class T>
   PLUMB_HD T operator()(const T& x) const { return x; }
 };
+/// `-x`.
 struct negate {
   template <class T>
   PLUMB_HD T operator()(const T& x) const { return -x; }
 };
+/// The larger of `a` and `b`; NaN where either is.
 struct larger {
   template <class T>
   PLUMB_HD T operator()(const T& a, const T& b) const { return is_nan(a) || b < a ? a : b; }
 };
+/// The larger of `-a` and `-b`, that is, the negated smaller; NaN where either is.
 struct larger_negated {
   template <class T>
   PLUMB_HD T operator()(const T& a, const T& b) const { return larger{}(-a, -b); }

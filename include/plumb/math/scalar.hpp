@@ -32,14 +32,19 @@ template <class T>
 PLUMB_HD T call_tanh(const T& x) { return tanh(x); }
 }  // namespace lookup
 
+/// The exponential, of the standard library or the type's own.
 template <class T>
 PLUMB_HD T exp(const T& x) { return lookup::call_exp(x); }
+/// The natural logarithm, likewise.
 template <class T>
 PLUMB_HD T log(const T& x) { return lookup::call_log(x); }
+/// `log(1 + x)`, exact for small `x`.
 template <class T>
 PLUMB_HD T log1p(const T& x) { return lookup::call_log1p(x); }
+/// The square root.
 template <class T>
 PLUMB_HD T sqrt(const T& x) { return lookup::call_sqrt(x); }
+/// The hyperbolic tangent.
 template <class T>
 PLUMB_HD T tanh(const T& x) { return lookup::call_tanh(x); }
 
@@ -54,6 +59,7 @@ PLUMB_HD constexpr bool is_nan(const T& x) {
     return x.is_nan();
   }
 }
+/// Infinity of either sign, by bit pattern as `is_nan`.
 template <class T>
 PLUMB_HD constexpr bool is_inf(const T& x) {
   if constexpr (std::is_same_v<T, float>) {
@@ -64,9 +70,11 @@ PLUMB_HD constexpr bool is_inf(const T& x) {
     return x.is_inf();
   }
 }
+/// Neither NaN nor infinite.
 template <class T>
 PLUMB_HD constexpr bool is_finite(const T& x) { return !is_nan(x) && !is_inf(x); }
 
+/// The magnitude; NaN stays NaN.
 template <class T>
 PLUMB_HD constexpr T abs(const T& x) { return x < T(0) ? -x : x; }
 

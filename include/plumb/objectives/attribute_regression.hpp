@@ -7,6 +7,7 @@
 
 PLUMB_NAMESPACE_BEGIN
 
+/// Options of `attribute_regression`.
 struct attribute_regression_options {
   double missing = -100;   ///< the label of an attribute that was not rated
   double denominator = 0;  ///< rated cells of the global batch (`count_rated`); host overload: 0 means those given
@@ -18,6 +19,7 @@ struct attribute_regression_inputs {
   view<const Real, 2, Space> prediction{};  ///< `[N, K]`
   view<const Real, 2, Space> label{};       ///< `[N, K]`
 };
+/// Outputs that are not given are not computed. May overlap nothing.
 template <class Real, class Space = host_space>
 struct attribute_regression_outputs {
   view<Real, 1, Space> loss{};          ///< one number
@@ -26,6 +28,7 @@ struct attribute_regression_outputs {
   write_mode mode = write_mode::overwrite;        ///< of `d_prediction`
 };
 
+/// Bytes of arena that `attribute_regression` takes.
 template <class B>
 std::size_t attribute_regression_workspace(const B&, index_t replies, index_t attributes) {
   using real = real_of<B>;
@@ -58,6 +61,8 @@ void attribute_regression(B& b, arena_of<B>& scratch, const attribute_regression
   static_assert(check_backend<B>());
   constexpr const char* op = "attribute_regression";
   const index_t n = in.prediction.extent(0), k = in.prediction.extent(1);
+  require_arguments(op, {{"loss", out.loss}, {"d_prediction", out.d_prediction}, {"metrics", out.metrics}},
+                    {{"prediction", in.prediction}, {"label", in.label}});
   require_given(op, "prediction", in.prediction, in.label.given());
   require_given(op, "label", in.label, n > 0);
   require_same_shape(op, "label", in.label, "prediction", in.prediction);
@@ -65,12 +70,7 @@ void attribute_regression(B& b, arena_of<B>& scratch, const attribute_regression
   detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, static_cast<std::size_t>(k));
-  require_given(op, "d_prediction", out.d_prediction);
-  if (out.d_prediction.given()) {
-    require_same_shape(op, "d_prediction", out.d_prediction, "prediction", in.prediction);
-    require_disjoint(op, "d_prediction", out.d_prediction, "prediction", in.prediction);
-    require_disjoint(op, "d_prediction", out.d_prediction, "label", in.label);
-  }
+  if (out.d_prediction.given()) require_same_shape(op, "d_prediction", out.d_prediction, "prediction", in.prediction);
   scratch.require(op, attribute_regression_workspace(b, n, k));
   typename arena_of<B>::frame frame(scratch);
   const real inverse = static_cast<real>(1 / options.denominator);
@@ -92,6 +92,7 @@ void attribute_regression(B& b, arena_of<B>& scratch, const attribute_regression
   }
 }
 
+/// What the host overload returns.
 template <class T>
 struct attribute_regression_result {
   T loss = 0;
@@ -129,6 +130,7 @@ attribute_regression_result<detail::value_of<R>> attribute_regression(const R& p
   return r;
 }
 
+/// How `goal_reward` standardises the weighted sum.
 struct goal_reward_options {
   double mean = 0;                ///< subtracted from the weighted sum
   double standard_deviation = 1;  ///< divides it; positive
@@ -152,6 +154,7 @@ void goal_reward(B& b, arena_of<B>& scratch, std::type_identity_t<const_real_vie
   using real = real_of<B>;
   static_assert(check_backend<B>());
   constexpr const char* op = "goal_reward";
+  require_arguments(op, {{"reward", reward}}, {{"prediction", prediction}, {"weights", weights}});
   require_given(op, "prediction", prediction, reward.given());
   require_given(op, "weights", weights, prediction.given());
   require_given(op, "reward", reward, prediction.given());
@@ -159,8 +162,6 @@ void goal_reward(B& b, arena_of<B>& scratch, std::type_identity_t<const_real_vie
   require_extent(op, "reward", reward, 0, prediction.extent(0), "rows of `prediction`");
   require_option(op, "mean", options.mean, true, "the mean of the weighted sum");
   require_option(op, "standard_deviation", options.standard_deviation, options.standard_deviation > 0, "positive");
-  require_disjoint(op, "reward", reward, "prediction", prediction);
-  require_disjoint(op, "reward", reward, "weights", weights);
   scratch.require(op, goal_reward_workspace(b, prediction.extent(0), prediction.extent(1)));
   b.gemm(scratch, real(1), prediction, as_column(weights), real(0), as_column(reward));
   if (options.mean == 0 && options.standard_deviation == 1) return;

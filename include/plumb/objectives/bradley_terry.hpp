@@ -5,8 +5,11 @@
 #include <plumb/objectives/host.hpp>
 #include <plumb/objectives/metrics.hpp>
 
+#include <utility>
+
 PLUMB_NAMESPACE_BEGIN
 
+/// Options of `bradley_terry`.
 struct bradley_terry_options {
   double center_coefficient = 0;  ///< `c` of `c (chosen + rejected)^2`, added to the loss of each pair; >= 0
   double denominator = 0;  ///< number of pairs of the global batch; host overload: 0 means the valid pairs given
@@ -41,6 +44,7 @@ inline constexpr metric_info bradley_terry_metrics[] = {
     {"reward_mean"}, {"reward_min", metric_kind::min},
     {"reward_max", metric_kind::max}};
 
+/// Bytes of arena that `bradley_terry` takes.
 template <class B>
 std::size_t bradley_terry_workspace(const B&, index_t pairs) {
   using real = real_of<B>;
@@ -62,11 +66,11 @@ void bradley_terry(B& b, arena_of<B>& scratch, const bradley_terry_inputs<real_o
   static_assert(check_backend<B>());
   constexpr const char* op = "bradley_terry";
   const index_t pairs = in.chosen.extent(0);
+  require_arguments(op, {{"loss", out.loss}, {"d_chosen", out.d_chosen}, {"d_rejected", out.d_rejected}, {"d_margin", out.d_margin},
+                         {"pair_loss", out.pair_loss}, {"metrics", out.metrics}},
+                    {{"chosen", in.chosen}, {"rejected", in.rejected}, {"margin", in.margin}, {"scale", in.scale}, {"valid", in.valid}});
   require_given(op, "chosen", in.chosen, in.rejected.given());
   require_given(op, "rejected", in.rejected, pairs > 0);
-  require_given(op, "margin", in.margin);
-  require_given(op, "scale", in.scale);
-  require_given(op, "valid", in.valid);
   require_same_shape(op, "rejected", in.rejected, "chosen", in.chosen);
   if (in.margin.given()) require_same_shape(op, "margin", in.margin, "chosen", in.chosen);
   if (in.scale.given()) require_same_shape(op, "scale", in.scale, "chosen", in.chosen);
@@ -75,23 +79,8 @@ void bradley_terry(B& b, arena_of<B>& scratch, const bradley_terry_inputs<real_o
   detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(bradley_terry_metrics));
-  const auto require_pair_output = [&](const char* name, const real_view<B>& v) {
-    require_given(op, name, v);
-    if (!v.given()) return;
-    require_same_shape(op, name, v, "chosen", in.chosen);
-    require_disjoint(op, name, v, "chosen", in.chosen);
-    require_disjoint(op, name, v, "rejected", in.rejected);
-    require_disjoint(op, name, v, "margin", in.margin);
-    require_disjoint(op, name, v, "scale", in.scale);
-    require_disjoint(op, name, v, "valid", in.valid);
-  };
-  require_pair_output("d_chosen", out.d_chosen);
-  require_pair_output("d_rejected", out.d_rejected);
-  require_pair_output("d_margin", out.d_margin);
-  require_pair_output("pair_loss", out.pair_loss);
-  require_disjoint(op, "d_chosen", out.d_chosen, "d_rejected", out.d_rejected);
-  require_disjoint(op, "d_margin", out.d_margin, "d_chosen", out.d_chosen);
-  require_disjoint(op, "d_margin", out.d_margin, "d_rejected", out.d_rejected);
+  for (const auto& [name, v] : {std::pair{"d_chosen", out.d_chosen}, {"d_rejected", out.d_rejected}, {"d_margin", out.d_margin}, {"pair_loss", out.pair_loss}})
+    if (v.given()) require_same_shape(op, name, v, "chosen", in.chosen);
 
   scratch.require(op, bradley_terry_workspace(b, pairs));
   typename arena_of<B>::frame frame(scratch);

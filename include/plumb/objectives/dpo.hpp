@@ -5,8 +5,11 @@
 #include <plumb/objectives/host.hpp>
 #include <plumb/objectives/metrics.hpp>
 
+#include <utility>
+
 PLUMB_NAMESPACE_BEGIN
 
+/// Options of `dpo` and `dpo_pairs`.
 struct dpo_options {
   double beta = 0.1;             ///< strength of the pull to the reference; positive
   double label_smoothing = 0;    ///< `e`, the share of labels thought wrong (conservative DPO); in [0, 0.5]
@@ -26,6 +29,7 @@ struct dpo_pairs_inputs {
   view<const Real, 1, Space> ref_chosen{};    ///< `[P]`
   view<const Real, 1, Space> ref_rejected{};  ///< `[P]`
 };
+/// Outputs that are not given are not computed. May overlap nothing.
 template <class Real, class Space = host_space>
 struct dpo_pairs_outputs {
   view<Real, 1, Space> loss{};        ///< one number: sum over pairs / denominator
@@ -43,6 +47,7 @@ struct dpo_inputs {
   view<const Real, 1, Space> ref_logp{};  ///< `[N]`
   preference_pairs<Space> pairs{};
 };
+/// Outputs that are not given are not computed. May overlap nothing.
 template <class Real, class Space = host_space>
 struct dpo_outputs {
   view<Real, 1, Space> loss{};       ///< one number
@@ -62,26 +67,67 @@ inline void require_reference(const char* op, const char* name, bool given, cons
   if (given || o.reference_free) return;
   fail(message(op) << "argument `" << name << "` is not given; give it, or set `reference_free`. Nothing was written.");
 }
+// From the log-ratios of P pairs; the log-probabilities are for the metrics only. Everything is checked.
+template <class B>
+struct dpo_ratios_inputs {
+  const_real_view<B> chosen{}, rejected{}, logp_chosen{}, logp_rejected{};
+};
+template <class B>
+std::size_t dpo_ratios_workspace(index_t pairs) {
+  return workspace_size().template add<real_of<B>>(pairs).template add<real_of<B>>(pairs).add_bytes(metric_rows<B>::workspace(pairs)).bytes();
+}
+template <class B>
+void dpo_ratios(B& b, arena_of<B>& scratch, const dpo_ratios_inputs<B>& in, const dpo_options& options,
+                const dpo_pairs_outputs<real_of<B>, space_of<B>>& out) {
+  using real = real_of<B>;
+  typename arena_of<B>::frame frame(scratch);
+  const index_t pairs = in.chosen.extent(0);
+  const real inverse = static_cast<real>(1 / options.denominator);
+  const real beta = static_cast<real>(options.beta);
+  const auto loss = scratch.template take<real>(pairs);
+  const auto d_chosen = scratch.template take<real>(pairs);
+  b.transform2(math::dpo_term<real>{beta, static_cast<real>(options.label_smoothing), inverse}, loss, d_chosen, in.chosen, in.rejected);
+  if (out.pair_loss.given()) b.copy(as_const(loss), out.pair_loss);
+  if (out.loss.given()) {
+    b.reduce(reduction::sum, as_const(loss), out.loss, write_mode::overwrite);
+    b.transform(math::scale<real>{inverse}, out.loss, as_const(out.loss));
+  }
+  write_gradient(b, out.d_chosen, as_const(d_chosen), real(1), out.mode);
+  write_gradient(b, out.d_rejected, as_const(d_chosen), real(-1), out.mode);
+  if (out.metrics.given()) {
+    metric_rows<B> rows(b, scratch, out.metrics, pairs);
+    rows.mean(0, math::is_greater{}, in.chosen, in.rejected);
+    rows.mean(1, math::implicit_reward<real>{beta}, in.chosen, in.rejected);
+    rows.mean(2, math::scale<real>{beta}, in.chosen);
+    rows.mean(3, math::scale<real>{beta}, in.rejected);
+    rows.mean(4, math::identity{}, in.logp_chosen);
+    rows.mean(5, math::identity{}, in.logp_rejected);
+  }
+}
 }  // namespace detail
 
+/// Bytes of arena that `dpo_pairs` takes.
 template <class B>
 std::size_t dpo_pairs_workspace(const B&, index_t pairs) {
   using real = real_of<B>;
   workspace_size w;
-  for (int i = 0; i < 4; ++i) w.template add<real>(pairs);  // two log-ratios, losses, gradients
-  return w.template add<real>(1).add_bytes(detail::metric_rows<B>::workspace(pairs)).bytes();
+  for (int i = 0; i < 2; ++i) w.template add<real>(pairs);  // log-ratios
+  return w.add_bytes(detail::dpo_ratios_workspace<B>(pairs)).bytes();
 }
 
 /// DPO from summed log-probabilities: `L = 1/denominator sum_p [-(1 - e) log sigmoid(z_p) - e log sigmoid(-z_p)]` with
-/// `z = beta [(chosen - ref_chosen) - (rejected - ref_rejected)]`. arXiv:2305.18290, eq. 7; `e`: see math/dpo.hpp.
+/// `z = beta [(chosen - ref_chosen) - (rejected - ref_rejected)]`. arXiv:2305.18290, eq. 7; `e`: see math/dpo.hpp. In float, sums of
+/// thousands of tokens leave few digits for their difference: `dpo` subtracts token by token.
 template <class B>
   requires has_backend_types<B>
 void dpo_pairs(B& b, arena_of<B>& scratch, const dpo_pairs_inputs<real_of<B>, space_of<B>>& in,
                const dpo_options& options, const dpo_pairs_outputs<real_of<B>, space_of<B>>& out) {
   using real = real_of<B>;
   static_assert(check_backend<B>());
-  constexpr const char* op = "dpo";
+  constexpr const char* op = "dpo_pairs";
   const index_t pairs = in.chosen.extent(0);
+  require_arguments(op, {{"loss", out.loss}, {"d_chosen", out.d_chosen}, {"d_rejected", out.d_rejected}, {"pair_loss", out.pair_loss}, {"metrics", out.metrics}},
+                    {{"chosen", in.chosen}, {"rejected", in.rejected}, {"ref_chosen", in.ref_chosen}, {"ref_rejected", in.ref_rejected}});
   detail::require_dpo_options(op, options);
   require_given(op, "chosen", in.chosen, in.rejected.given());
   require_given(op, "rejected", in.rejected, pairs > 0);
@@ -90,71 +136,38 @@ void dpo_pairs(B& b, arena_of<B>& scratch, const dpo_pairs_inputs<real_of<B>, sp
   if (referenced) {
     detail::require_reference(op, "ref_chosen", in.ref_chosen.given() || pairs == 0, options);
     detail::require_reference(op, "ref_rejected", in.ref_rejected.given() || pairs == 0, options);
-    require_given(op, "ref_chosen", in.ref_chosen);
-    require_given(op, "ref_rejected", in.ref_rejected);
     require_same_shape(op, "ref_chosen", in.ref_chosen, "chosen", in.chosen);
     require_same_shape(op, "ref_rejected", in.ref_rejected, "chosen", in.chosen);
   }
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(dpo_metrics));
-  const auto require_pair_output = [&](const char* name, const real_view<B>& v) {
-    require_given(op, name, v);
-    if (!v.given()) return;
-    require_same_shape(op, name, v, "chosen", in.chosen);
-    require_disjoint(op, name, v, "chosen", in.chosen);
-    require_disjoint(op, name, v, "rejected", in.rejected);
-    require_disjoint(op, name, v, "ref_chosen", in.ref_chosen);
-    require_disjoint(op, name, v, "ref_rejected", in.ref_rejected);
-  };
-  require_pair_output("d_chosen", out.d_chosen);
-  require_pair_output("d_rejected", out.d_rejected);
-  require_pair_output("pair_loss", out.pair_loss);
-  require_disjoint(op, "d_chosen", out.d_chosen, "d_rejected", out.d_rejected);
+  for (const auto& [name, v] : {std::pair{"d_chosen", out.d_chosen}, {"d_rejected", out.d_rejected}, {"pair_loss", out.pair_loss}})
+    if (v.given()) require_same_shape(op, name, v, "chosen", in.chosen);
 
-  scratch.require("dpo_pairs", dpo_pairs_workspace(b, pairs));
+  scratch.require(op, dpo_pairs_workspace(b, pairs));
   typename arena_of<B>::frame frame(scratch);
-  const real inverse = static_cast<real>(1 / options.denominator);
-  const real beta = static_cast<real>(options.beta);
-  const auto zero = detail::constant(b, scratch, real(0), pairs);
-  const auto ref_chosen = referenced ? in.ref_chosen : zero;
-  const auto ref_rejected = referenced ? in.ref_rejected : zero;
-  const auto ratio_chosen = scratch.template take<real>(pairs);
-  const auto ratio_rejected = scratch.template take<real>(pairs);
-  b.transform(math::minus{}, ratio_chosen, in.chosen, ref_chosen);
-  b.transform(math::minus{}, ratio_rejected, in.rejected, ref_rejected);
-  const auto loss = scratch.template take<real>(pairs);
-  const auto d_chosen = scratch.template take<real>(pairs);
-  b.transform2(math::dpo_term<real>{beta, static_cast<real>(options.label_smoothing), inverse}, loss, d_chosen,
-               as_const(ratio_chosen), as_const(ratio_rejected));
-  if (out.pair_loss.given()) b.copy(as_const(loss), out.pair_loss);
-  if (out.loss.given()) {
-    b.reduce(reduction::sum, as_const(loss), out.loss, write_mode::overwrite);
-    b.transform(math::scale<real>{inverse}, out.loss, as_const(out.loss));
-  }
-  detail::write_gradient(b, out.d_chosen, as_const(d_chosen), real(1), out.mode);
-  detail::write_gradient(b, out.d_rejected, as_const(d_chosen), real(-1), out.mode);
-  if (out.metrics.given()) {
-    detail::metric_rows<B> rows(b, scratch, out.metrics, pairs);
-    const math::implicit_reward<real> reward{beta};
-    rows.mean(0, math::is_greater{}, as_const(ratio_chosen), as_const(ratio_rejected));
-    rows.mean(1, reward, as_const(ratio_chosen), as_const(ratio_rejected));
-    rows.mean(2, reward, in.chosen, ref_chosen);
-    rows.mean(3, reward, in.rejected, ref_rejected);
-    rows.mean(4, math::identity{}, in.chosen);
-    rows.mean(5, math::identity{}, in.rejected);
-  }
+  const auto ratio = [&](const_real_view<B> logp, const_real_view<B> ref_logp) {
+    if (!referenced) return logp;
+    const auto difference = scratch.template take<real>(pairs);
+    b.transform(math::minus{}, difference, logp, ref_logp);
+    return as_const(difference);
+  };
+  const auto chosen = ratio(in.chosen, in.ref_chosen), rejected = ratio(in.rejected, in.ref_rejected);
+  detail::dpo_ratios(b, scratch, {chosen, rejected, in.chosen, in.rejected}, options, out);
 }
 
+/// Bytes of arena that `dpo` takes for flat arrays of `tokens` entries.
 template <class B>
-std::size_t dpo_workspace(const B& b, const preference_pairs<space_of<B>>& pairs) {
+std::size_t dpo_workspace(const B&, const preference_pairs<space_of<B>>& pairs, index_t tokens) {
   using real = real_of<B>;
   workspace_size w;
-  for (int i = 0; i < 3; ++i) w.template add<real>(pairs.sequences.sequences());  // policy and reference sums, gradient
-  for (int i = 0; i < 6; ++i) w.template add<real>(pairs.pairs());                // the four sums of each pair, two gradients
-  return w.add_bytes(dpo_pairs_workspace(b, pairs.pairs())).bytes();
+  w.template add<real>(tokens);                                                   // log-ratios of tokens
+  for (int i = 0; i < 2; ++i) w.template add<real>(pairs.sequences.sequences());  // sums, and their gradient
+  for (int i = 0; i < 6; ++i) w.template add<real>(pairs.pairs());                // of each pair: two log-ratios, two log-probs, two gradients
+  return w.add_bytes(detail::dpo_ratios_workspace<B>(pairs.pairs())).bytes();
 }
 
-/// DPO from token log-probabilities: each reply's log-probability is the sum over its scored tokens, then as `dpo_pairs`; the
+/// DPO from token log-probabilities: the log-ratio of each token, summed over the scored tokens of each reply, then as `dpo_pairs`; the
 /// gradient goes back to every scored token. Sequences in no pair get 0.
 ///
 /// Enqueues on `b` and returns; nothing is allocated. Checked against TRL, OpenRLHF, NeMo-Aligner, Liger and DR-PO's `dpo.py`.
@@ -167,11 +180,14 @@ void dpo(B& b, arena_of<B>& scratch, const dpo_inputs<real_of<B>, space_of<B>>& 
   constexpr const char* op = "dpo";
   const auto& layout = in.pairs.sequences;
   const index_t sequences = layout.sequences(), pairs = in.pairs.pairs(), tokens = in.logp.extent(0);
+  require_arguments(op, {{"loss", out.loss}, {"d_logp", out.d_logp}, {"pair_loss", out.pair_loss}, {"metrics", out.metrics}},
+                    {{"logp", in.logp}, {"ref_logp", in.ref_logp}, {"begin", layout.begin}, {"end", layout.end}, {"scored", layout.scored},
+                     {"pairs.chosen", in.pairs.chosen}, {"pairs.rejected", in.pairs.rejected}});
   detail::require_dpo_options(op, options);
   require_given(op, "logp", in.logp, in.ref_logp.given() || layout.scored.extent(0) > 0);
-  detail::require_reference(op, "ref_logp", in.ref_logp.given() || tokens == 0, options);
-  if (!options.reference_free) {
-    require_given(op, "ref_logp", in.ref_logp);
+  const bool referenced = !options.reference_free;
+  if (referenced) {
+    detail::require_reference(op, "ref_logp", in.ref_logp.given() || tokens == 0, options);
     require_same_shape(op, "ref_logp", in.ref_logp, "logp", in.logp);
   }
   require_layout(op, layout, tokens);
@@ -182,37 +198,36 @@ void dpo(B& b, arena_of<B>& scratch, const dpo_inputs<real_of<B>, space_of<B>>& 
   require_ids(op, "pairs.rejected", in.pairs.rejected, sequences, false);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(dpo_metrics));
-  require_given(op, "pair_loss", out.pair_loss);
-  require_given(op, "d_logp", out.d_logp);
   if (out.pair_loss.given()) require_extent(op, "pair_loss", out.pair_loss, 0, pairs, "the number of pairs");
-  if (out.d_logp.given()) {
-    require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);
-    require_disjoint(op, "d_logp", out.d_logp, "logp", in.logp);
-    require_disjoint(op, "d_logp", out.d_logp, "ref_logp", in.ref_logp);
-  }
+  if (out.d_logp.given()) require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);
 
-  scratch.require(op, dpo_workspace(b, in.pairs));
+  scratch.require(op, dpo_workspace(b, in.pairs, tokens));
   typename arena_of<B>::frame frame(scratch);
-  const auto of_pairs = [&](const real_view<B>& sums, const id_view<B>& ids) {
+  const auto sums = scratch.template take<real>(sequences);
+  const auto of_pairs = [&](const id_view<B>& ids) {
     const auto x = scratch.template take<real>(pairs);
     b.row_gather(as_column(as_const(sums)), ids, as_column(x));
     return as_const(x);
   };
-  const auto sums = scratch.template take<real>(sequences);
-  b.segment_reduce(reduction::sum, in.logp, layout, sums);
-  dpo_pairs_inputs<real, space_of<B>> summed{.chosen = of_pairs(sums, in.pairs.chosen),
-                                             .rejected = of_pairs(sums, in.pairs.rejected)};
-  if (!options.reference_free) {
-    const auto ref_sums = scratch.template take<real>(sequences);
-    b.segment_reduce(reduction::sum, in.ref_logp, layout, ref_sums);
-    summed.ref_chosen = of_pairs(ref_sums, in.pairs.chosen);
-    summed.ref_rejected = of_pairs(ref_sums, in.pairs.rejected);
+  detail::dpo_ratios_inputs<B> x;
+  auto ratio = in.logp;
+  if (referenced) {
+    const auto difference = scratch.template take<real>(tokens);
+    b.transform(math::minus{}, difference, in.logp, in.ref_logp);
+    ratio = difference;
+  }
+  b.segment_reduce(reduction::sum, ratio, layout, sums);
+  x.chosen = of_pairs(in.pairs.chosen);
+  x.rejected = of_pairs(in.pairs.rejected);
+  if (out.metrics.given()) {
+    if (referenced) b.segment_reduce(reduction::sum, in.logp, layout, sums);
+    x.logp_chosen = of_pairs(in.pairs.chosen);
+    x.logp_rejected = of_pairs(in.pairs.rejected);
   }
   const auto d_chosen = scratch.template take<real>(pairs);
   const auto d_rejected = scratch.template take<real>(pairs);
-  dpo_pairs(b, scratch, summed, options,
-            {.loss = out.loss, .d_chosen = d_chosen, .d_rejected = d_rejected, .pair_loss = out.pair_loss,
-             .metrics = out.metrics});
+  detail::dpo_ratios(b, scratch, x, options,
+                     {.loss = out.loss, .d_chosen = d_chosen, .d_rejected = d_rejected, .pair_loss = out.pair_loss, .metrics = out.metrics});
   if (!out.d_logp.given()) return;
   const auto d_sums = scratch.template take<real>(sequences);
   b.fill(d_sums, real(0));

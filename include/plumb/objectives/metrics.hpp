@@ -9,6 +9,7 @@
 
 PLUMB_NAMESPACE_BEGIN
 
+/// What a metric makes of the numbers that enter it.
 enum class metric_kind { mean, min, max };
 
 /// One row of a metrics array `[K, 2]`: column 0 holds the sum (for `max` the maximum, for `min` the maximum of the negated values),
@@ -25,19 +26,20 @@ Real metric_value(metric_kind kind, Real sum, Real count) {
   return kind == metric_kind::mean ? sum / count : kind == metric_kind::max ? sum : -sum;
 }
 
-/// Adds the metrics of another micro-batch or rank to `into`; both `[K, 2]` in host memory.
-template <class Real, std::size_t K>
-void merge_metrics(const metric_info (&infos)[K], view<Real, 2> into, std::type_identity_t<view<const Real, 2>> from) {
+/// Adds the metrics of another micro-batch or rank to `into`; both `[K, 2]` in host memory. Keep `into` in double, whatever the backend computes in:
+/// a float stops counting at 2^24.
+template <class Into, class Real, std::size_t K>
+void merge_metrics(const metric_info (&infos)[K], view<Into, 2> into, view<Real, 2> from) {
   require_same_shape("merge_metrics", "from", from, "into", into);
   require_extent("merge_metrics", "into", into, 0, static_cast<index_t>(K), "the number of metrics");
   for (index_t k = 0; k < into.extent(0); ++k) {
-    const Real a = into(k, 0), b = from(k, 0);
+    const Into a = into(k, 0), b = static_cast<Into>(from(k, 0));
     if (infos[k].kind == metric_kind::mean) {
       into(k, 0) = a + b;
     } else {
       into(k, 0) = math::is_nan(a) ? a : math::is_nan(b) || a < b ? b : a;
     }
-    into(k, 1) += from(k, 1);
+    into(k, 1) += static_cast<Into>(from(k, 1));
   }
 }
 
@@ -64,7 +66,6 @@ void write_gradient(B& b, real_view<B, R> out, const_real_view<B, R> value, real
 
 template <class V>
 void require_metrics(const char* op, const V& metrics, std::size_t rows) {
-  require_given(op, "metrics", metrics);
   if (!metrics.given()) return;
   require_extent(op, "metrics", metrics, 0, static_cast<index_t>(rows), "the number of metrics");
   require_extent(op, "metrics", metrics, 1, 2, "sum and count");
@@ -72,7 +73,6 @@ void require_metrics(const char* op, const V& metrics, std::size_t rows) {
 
 template <class V>
 void require_scalar(const char* op, const char* name, const V& v) {
-  require_given(op, name, v);
   if (v.given()) require_extent(op, name, v, 0, 1, "one number");
 }
 
@@ -111,7 +111,7 @@ class metric_rows {
     if (valid_.given()) b_.transform(math::keep_or<real_of<B>>{ignored}, values_, as_const(values_), valid_);
     b_.reduce(op, as_const(values_), cell(row, 0), write_mode::overwrite);
     if (valid_.given()) {
-      b_.copy(valid_, values_);
+      b_.transform(math::is_nonzero{}, values_, valid_);
       b_.reduce(reduction::sum, as_const(values_), cell(row, 1), write_mode::overwrite);
     } else {
       b_.fill(cell(row, 1), static_cast<real_of<B>>(static_cast<double>(values_.extent(0))));

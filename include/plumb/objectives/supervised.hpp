@@ -13,6 +13,7 @@ enum class aggregation {
   sequence_mean,  ///< sum over sequences of the mean over their scored tokens / number of sequences of the global batch
 };
 
+/// Options of `supervised`.
 struct supervised_options {
   aggregation aggregate = aggregation::token_mean;
   double denominator = 0;  ///< see `aggregation`; host overload: 0 means what is given
@@ -21,11 +22,13 @@ struct supervised_options {
 /// Rows of `metrics`: `nll` per scored token in nats (perplexity is its exponential), `length` in scored tokens per sequence.
 inline constexpr metric_info supervised_metrics[] = {{"nll"}, {"length"}};
 
+/// Token log-probabilities of all sequences, flat.
 template <class Real, class Space = host_space>
 struct supervised_inputs {
   view<const Real, 1, Space> logp{};    ///< `[N]`, log-probability of token `t` given those before it
   sequence_layout<Space> sequences{};   ///< `scored` is the completion mask
 };
+/// Outputs that are not given are not computed. May overlap nothing.
 template <class Real, class Space = host_space>
 struct supervised_outputs {
   view<Real, 1, Space> loss{};    ///< one number
@@ -34,6 +37,7 @@ struct supervised_outputs {
   write_mode mode = write_mode::overwrite;  ///< of `d_logp`
 };
 
+/// Bytes of arena that `supervised` takes.
 template <class B>
 std::size_t supervised_workspace(const B&, const sequence_layout<space_of<B>>& sequences) {
   using real = real_of<B>;
@@ -61,16 +65,14 @@ void supervised(B& b, arena_of<B>& scratch, const supervised_inputs<real_of<B>, 
   static_assert(check_backend<B>());
   constexpr const char* op = "supervised";
   const index_t tokens = in.logp.extent(0), sequences = in.sequences.sequences();
+  require_arguments(op, {{"loss", out.loss}, {"d_logp", out.d_logp}, {"metrics", out.metrics}},
+                    {{"logp", in.logp}, {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
   require_given(op, "logp", in.logp, in.sequences.scored.extent(0) > 0);
   require_layout(op, in.sequences, tokens);
   detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(supervised_metrics));
-  require_given(op, "d_logp", out.d_logp);
-  if (out.d_logp.given()) {
-    require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);
-    require_disjoint(op, "d_logp", out.d_logp, "logp", in.logp);
-  }
+  if (out.d_logp.given()) require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);
   scratch.require(op, supervised_workspace(b, in.sequences));
   typename arena_of<B>::frame frame(scratch);
   const real inverse = static_cast<real>(1 / options.denominator);
@@ -97,6 +99,7 @@ void supervised(B& b, arena_of<B>& scratch, const supervised_inputs<real_of<B>, 
   }
 }
 
+/// What the host overload returns.
 template <class T>
 struct supervised_result {
   T loss = 0, nll = 0, length = 0;
@@ -110,6 +113,7 @@ supervised_result<detail::value_of<R>> supervised(const R& logp, const sequence_
   using T = detail::value_of<R>;
   const view<const T, 1> x(logp);
   require_layout("supervised", sequences, x.extent(0));
+  require_layout_data("supervised", sequences, x.extent(0));
   if (options.denominator == 0) {
     const index_t count =
         options.aggregate == aggregation::token_mean ? count_scored(sequences) : sequences.sequences();

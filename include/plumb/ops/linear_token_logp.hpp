@@ -19,6 +19,7 @@ struct linear_token_logp_inputs {
   view<const std::int32_t, 1, Space> rows{};     ///< `[M]`, in `0 .. N`; not given: row `i` predicts token `i`, and M = N
 };
 
+/// Options of `linear_token_logp`.
 struct linear_token_logp_options {
   token_logp_options logits{};
   std::int64_t chunk_rows = 0;  ///< rows whose logits exist at once; 0: chosen from V
@@ -50,8 +51,6 @@ index_t require_linear(const char* op, const linear_token_logp_inputs<S, Space>&
   require_option(op, "chunk_rows", static_cast<double>(options.chunk_rows), options.chunk_rows >= 0, "0 (chosen) or positive");
   require_given(op, "hidden", in.hidden, in.targets.given());
   require_given(op, "head", in.head, in.targets.given());
-  require_given(op, "bias", in.bias);
-  require_given(op, "rows", in.rows);
   require_given(op, "targets", in.targets, in.rows.given());
   require_extent(op, "head", in.head, 1, in.hidden.extent(1), "columns of `hidden`");
   if (in.bias.given()) require_extent(op, "bias", in.bias, 0, in.head.extent(0), "rows of `head`");
@@ -110,6 +109,8 @@ void linear_token_logp(B& b, arena_of<B>& scratch, const linear_token_logp_input
   using real = real_of<B>;
   static_assert(check_backend<B>());
   constexpr const char* op = "linear_token_logp";
+  require_arguments(op, {{"logp", out.logp}, {"log_sum_exp", out.log_sum_exp}, {"entropy", out.entropy}},
+                    {{"hidden", in.hidden}, {"head", in.head}, {"bias", in.bias}, {"targets", in.targets}, {"rows", in.rows}});
   const index_t tokens = detail::require_linear(op, in, options);
   detail::require_token_vector(op, "logp", out.logp, tokens);
   detail::require_token_vector(op, "log_sum_exp", out.log_sum_exp, tokens);
@@ -164,24 +165,19 @@ void linear_token_logp_backward(B& b, arena_of<B>& scratch, const linear_token_l
   using real = real_of<B>;
   static_assert(check_backend<B>());
   constexpr const char* op = "linear_token_logp_backward";
+  require_arguments(op, {{"d_hidden", out.d_hidden}, {"d_head", out.d_head}, {"d_bias", out.d_bias}},
+                    {{"hidden", in.hidden}, {"head", in.head}, {"bias", in.bias}, {"targets", in.targets}, {"rows", in.rows},
+                     {"log_sum_exp", grad.log_sum_exp}, {"d_logp", grad.d_logp}, {"entropy", grad.entropy}, {"d_entropy", grad.d_entropy}});
   const index_t tokens = detail::require_linear(op, in, options);
+  require_given(op, "log_sum_exp", grad.log_sum_exp, tokens > 0);
+  require_given(op, "entropy", grad.entropy, grad.d_entropy.given());
   require_extent(op, "log_sum_exp", grad.log_sum_exp, 0, tokens, "one per scored token, from the forward pass");
   detail::require_token_vector(op, "d_logp", grad.d_logp, tokens);
   detail::require_token_vector(op, "d_entropy", grad.d_entropy, tokens);
   if (grad.d_entropy.given()) require_extent(op, "entropy", grad.entropy, 0, tokens, "one per scored token");
-  require_given(op, "log_sum_exp", grad.log_sum_exp, tokens > 0);
-  require_given(op, "entropy", grad.entropy, grad.d_entropy.given());
-  require_given(op, "d_hidden", out.d_hidden);
-  require_given(op, "d_head", out.d_head);
-  require_given(op, "d_bias", out.d_bias);
   if (out.d_hidden.given()) require_same_shape(op, "d_hidden", out.d_hidden, "hidden", in.hidden);
   if (out.d_head.given()) require_same_shape(op, "d_head", out.d_head, "head", in.head);
   if (out.d_bias.given()) require_extent(op, "d_bias", out.d_bias, 0, in.head.extent(0), "rows of `head`");
-  require_disjoint(op, "d_hidden", out.d_hidden, "hidden", in.hidden);
-  require_disjoint(op, "d_hidden", out.d_hidden, "head", in.head);
-  require_disjoint(op, "d_head", out.d_head, "head", in.head);
-  require_disjoint(op, "d_head", out.d_head, "hidden", in.hidden);
-  require_disjoint(op, "d_head", out.d_head, "d_hidden", out.d_hidden);
 
   scratch.require(op, linear_token_logp_backward_workspace(b, in, options));
   typename arena_of<B>::frame frame(scratch);

@@ -27,7 +27,6 @@ inline void require_token_logp_options(const char* operation, const token_logp_o
 
 template <class V, class Name>
 void require_token_vector(const char* operation, Name name, const V& v, index_t rows) {
-  require_given(operation, name, v);
   if (v.given()) require_extent(operation, name, v, 0, rows, "one per row");
 }
 
@@ -74,16 +73,19 @@ void compose_token_logp_grad(B& b, arena_of<B>& scratch, const token_logp_inputs
   const index_t n = in.logits.extent(0), v = in.logits.extent(1);
   typename arena_of<B>::frame frame(scratch);
   const auto coefficient = scratch.template take<real>(n);
+  const auto picked = scratch.template take<real>(n);
   const auto at_target = scratch.template take<real>(n);
   const auto first = scratch.template take<real>(n);
   const auto second = scratch.template take<real>(n);
   const auto map = math::logit_map<real>::from(options);
+  // Where the gradient is stored in 16 bits, the target's entry is put together before it is rounded: near probability 1 its two parts cancel.
+  constexpr bool narrow = !std::is_same_v<S, real>;
 
   if (grad.d_logp.given()) {
     b.transform(math::coefficient_where_scored{}, coefficient, grad.d_logp, in.targets);
     // The target's own slope, before an in-place gradient overwrites its logit.
-    b.row_pick(in.logits, in.targets, at_target);
-    b.transform(math::logit_slope<real>{map}, at_target, as_const(at_target));
+    b.row_pick(in.logits, in.targets, picked);
+    b.transform(math::logit_slope<real>{map}, at_target, as_const(picked));
     b.transform(math::times{}, at_target, as_const(at_target), as_const(coefficient));
     b.transform(math::coefficient_where_scored{}, at_target, as_const(at_target), in.targets);
   } else {
@@ -95,9 +97,20 @@ void compose_token_logp_grad(B& b, arena_of<B>& scratch, const token_logp_inputs
     b.transform(math::scale<real>{real(-1)}, first, as_const(coefficient));
     b.fill(second, real(0));
   }
-  b.transform(math::softmax_part<real>{map}, d_logits, in.logits, broadcast_columns(grad.log_sum_exp, v),
-              broadcast_columns(as_const(first), v), broadcast_columns(as_const(second), v));
-  if (grad.d_logp.given()) b.row_add_at(as_const(at_target), in.targets, d_logits);
+  const math::softmax_part<real> softmax{map};
+  if (narrow && grad.d_logp.given()) {
+    b.transform(softmax, picked, as_const(picked), grad.log_sum_exp, as_const(first), as_const(second));
+    b.transform(math::plus{}, at_target, as_const(at_target), as_const(picked));
+  }
+  b.transform(softmax, d_logits, in.logits, broadcast_columns(grad.log_sum_exp, v), broadcast_columns(as_const(first), v),
+              broadcast_columns(as_const(second), v));
+  if (!grad.d_logp.given()) return;
+  if (narrow) {  // to exactly 0
+    b.row_pick(as_const(d_logits), in.targets, picked);
+    b.transform(math::negate{}, picked, as_const(picked));
+    b.row_add_at(as_const(picked), in.targets, d_logits);
+  }
+  b.row_add_at(as_const(at_target), in.targets, d_logits);
 }
 
 }  // namespace detail
@@ -123,6 +136,8 @@ void token_logp(B& b, arena_of<B>& scratch, const token_logp_inputs<S, space_of<
   constexpr const char* op = "token_logp";
   const index_t n = in.logits.extent(0);
   detail::require_token_logp_options(op, options);
+  require_arguments(op, {{"logp", out.logp}, {"log_sum_exp", out.log_sum_exp}, {"entropy", out.entropy}},
+                    {{"logits", in.logits}, {"targets", in.targets}});
   require_given(op, "logits", in.logits, in.targets.given());
   require_given(op, "targets", in.targets, out.logp.given() && n > 0);
   if (out.logp.given() || in.targets.given()) require_extent(op, "targets", in.targets, 0, n, "one per row of `logits`");
@@ -130,12 +145,6 @@ void token_logp(B& b, arena_of<B>& scratch, const token_logp_inputs<S, space_of<
   detail::require_token_vector(op, "logp", out.logp, n);
   detail::require_token_vector(op, "log_sum_exp", out.log_sum_exp, n);
   detail::require_token_vector(op, "entropy", out.entropy, n);
-  require_disjoint(op, "logp", out.logp, "logits", in.logits);
-  require_disjoint(op, "log_sum_exp", out.log_sum_exp, "logits", in.logits);
-  require_disjoint(op, "entropy", out.entropy, "logits", in.logits);
-  require_disjoint(op, "logp", out.logp, "log_sum_exp", out.log_sum_exp);
-  require_disjoint(op, "logp", out.logp, "entropy", out.entropy);
-  require_disjoint(op, "log_sum_exp", out.log_sum_exp, "entropy", out.entropy);
   if constexpr (declares<B, cap::token_logp>) {
     static_assert(requires { b.token_logp(in, options, out); },
                   "plumb: this backend declares cap::token_logp, but token_logp(inputs, options, outputs) is not callable");
@@ -151,7 +160,7 @@ template <class B>
 std::size_t token_logp_backward_workspace(const B&, index_t rows) {
   if constexpr (declares<B, cap::token_logp_grad>) return 0;
   workspace_size w;
-  for (int i = 0; i < 4; ++i) w.template add<real_of<B>>(rows);
+  for (int i = 0; i < 5; ++i) w.template add<real_of<B>>(rows);
   return w.bytes();
 }
 
@@ -166,10 +175,15 @@ void token_logp_backward(B& b, arena_of<B>& scratch, const token_logp_inputs<S, 
   constexpr const char* op = "token_logp_backward";
   const index_t n = in.logits.extent(0);
   detail::require_token_logp_options(op, options);
+  const argument gradient("d_logits", d_logits), logits("logits", in.logits);
+  require_arguments(op, {gradient},
+                    {{"targets", in.targets}, {"log_sum_exp", grad.log_sum_exp}, {"d_logp", grad.d_logp}, {"entropy", grad.entropy},
+                     {"d_entropy", grad.d_entropy}});
+  require_arguments(op, {}, {logits});
+  if (!gradient.same_as(logits)) require_disjoint(op, gradient, logits);
   require_given(op, "logits", in.logits, in.targets.given() || d_logits.given());
   require_given(op, "d_logits", d_logits, n > 0);
   require_given(op, "log_sum_exp", grad.log_sum_exp, n > 0);
-  require_given(op, "targets", in.targets);
   require_same_shape(op, "d_logits", d_logits, "logits", in.logits);
   require_extent(op, "log_sum_exp", grad.log_sum_exp, 0, n, "one per row, from the forward pass");
   if (grad.d_logp.given() || in.targets.given())
@@ -178,11 +192,6 @@ void token_logp_backward(B& b, arena_of<B>& scratch, const token_logp_inputs<S, 
   detail::require_token_vector(op, "d_logp", grad.d_logp, n);
   detail::require_token_vector(op, "d_entropy", grad.d_entropy, n);
   if (grad.d_entropy.given()) require_extent(op, "entropy", grad.entropy, 0, n, "one per row, from the forward pass");
-  require_disjoint(op, "d_logits", d_logits, "log_sum_exp", grad.log_sum_exp);
-  require_disjoint(op, "d_logits", d_logits, "d_logp", grad.d_logp);
-  require_disjoint(op, "d_logits", d_logits, "entropy", grad.entropy);
-  require_disjoint(op, "d_logits", d_logits, "d_entropy", grad.d_entropy);
-  if (d_logits.data() != in.logits.data()) require_disjoint(op, "d_logits", d_logits, "logits", in.logits);
   if constexpr (declares<B, cap::token_logp_grad>) {
     static_assert(requires { b.token_logp_grad(in, options, grad, d_logits); },
                   "plumb: this backend declares cap::token_logp_grad, but token_logp_grad(inputs, options, gradients, "

@@ -8,10 +8,12 @@ PLUMB_NAMESPACE_BEGIN
 
 namespace testing {
 
+/// A memory space that no other backend reads.
 struct archetype_space {
   static constexpr const char* name = "archetype";
 };
 
+/// Models `compute_backend` with nothing to spare; `Other` is its second storage type.
 template <class Real = float, class Other = bf16>
 class minimal_backend {
   using space = archetype_space;

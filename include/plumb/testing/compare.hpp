@@ -93,6 +93,7 @@ constexpr double storage_epsilon() {
   if constexpr (std::is_same_v<T, float>) return 0x1p-24;
   return 0x1p-53;
 }
+/// The largest absolute error of one store below the normal numbers of `T`.
 template <class T>
 constexpr double storage_step() {
   if constexpr (std::is_same_v<T, f16>) return 0x1p-25;
@@ -128,6 +129,7 @@ inline constexpr tolerance tolerances[] = {
     {"gradient", 1600, "through a gemm: 1e-4 in float"},
 };
 
+/// The units of the table; 0 for an operation that is not in it.
 constexpr double tolerance_units(const char* operation) {
   for (const auto& t : tolerances) {
     const char *a = t.operation, *b = operation;

@@ -17,6 +17,7 @@ namespace testing {
 template <class Space>
 struct memory;
 
+/// Host memory, by malloc.
 template <>
 struct memory<host_space> {
   static void* allocate(std::size_t bytes) { return std::malloc(bytes > 0 ? bytes : 1); }
@@ -55,6 +56,7 @@ enum class placement {
   transposed,  ///< the last two dimensions exchanged (rank 1: dense)
   reversed,    ///< negative strides
 };
+/// Every placement, for tests that go through all.
 inline constexpr placement placements[] = {placement::dense, placement::padded, placement::strided, placement::transposed,
                                            placement::reversed};
 

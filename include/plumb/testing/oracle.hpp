@@ -14,7 +14,9 @@ PLUMB_NAMESPACE_BEGIN
 
 namespace testing::oracle {
 
+/// A vector of numbers, ids or masks.
 using doubles = std::vector<double>;
+/// `+inf`, in double.
 inline constexpr double infinity = std::numeric_limits<double>::infinity();
 
 /// Sequences by their bounds; `scored` empty: every token.
@@ -31,6 +33,7 @@ struct sequences {
   }
 };
 
+/// The maximum; -inf of nothing, NaN where there is one.
 inline double largest(const doubles& x) {
   double m = -infinity;
   for (const double v : x) {
@@ -52,6 +55,7 @@ inline void push_reduced(expectation& e, reduction op, const doubles& x, double 
   }
   e.push(sum, magnitude);
 }
+/// `log sum_j exp x[j]`.
 inline double log_sum_exp(const doubles& x) {
   const double m = largest(x);
   if (math::is_nan(m) || math::is_inf(m)) return m;
@@ -97,6 +101,7 @@ inline expectation reduce(reduction op, const doubles& x, const index_t (&extent
   return e;
 }
 
+/// By the definition of `provides_segment_reduce`.
 inline expectation segment_reduce(reduction op, const doubles& x, const sequences& l) {
   expectation e;
   for (std::size_t s = 0; s < l.begin.size(); ++s) {
@@ -107,6 +112,7 @@ inline expectation segment_reduce(reduction op, const doubles& x, const sequence
   return e;
 }
 
+/// `before` is what `y` held, empty to overwrite.
 inline expectation segment_broadcast(const doubles& x, const sequences& l, const doubles& before) {
   doubles y = before.empty() ? doubles(static_cast<std::size_t>(l.tokens)) : before;
   for (std::size_t s = 0; s < l.begin.size(); ++s)
@@ -114,6 +120,7 @@ inline expectation segment_broadcast(const doubles& x, const sequences& l, const
   return expectation::plain(y);
 }
 
+/// By the definition of `provides_segment_scan`.
 inline expectation segment_scan(const doubles& a, const doubles& x, const sequences& l) {
   const auto n = static_cast<std::size_t>(l.tokens);
   expectation e{doubles(n), doubles(n)};
@@ -132,12 +139,14 @@ inline expectation segment_scan(const doubles& a, const doubles& x, const sequen
   return e;
 }
 
+/// By the definition of `provides_row_log_sum_exp`.
 inline expectation row_log_sum_exp(const matrix& x) {
   expectation e;
   for (index_t i = 0; i < x.rows; ++i) e.push(log_sum_exp(x.row(i)), log_sum_exp_magnitude(x.row(i)));
   return e;
 }
 
+/// By the definition of `provides_row_pick`.
 inline expectation row_pick(const matrix& x, const doubles& ids) {
   doubles y;
   for (index_t i = 0; i < x.rows; ++i) {
@@ -147,6 +156,7 @@ inline expectation row_pick(const matrix& x, const doubles& ids) {
   return expectation::plain(y);
 }
 
+/// `before` is what `y` held.
 inline expectation row_add_at(const doubles& x, const doubles& ids, const matrix& before) {
   expectation e = expectation::plain(before.values);
   for (index_t i = 0; i < before.rows; ++i) {
@@ -159,6 +169,7 @@ inline expectation row_add_at(const doubles& x, const doubles& ids, const matrix
   return e;
 }
 
+/// By the definition of `provides_row_gather`.
 inline expectation row_gather(const matrix& x, const doubles& ids) {
   doubles y;
   for (const double id : ids)
@@ -166,6 +177,7 @@ inline expectation row_gather(const matrix& x, const doubles& ids) {
   return expectation::plain(y);
 }
 
+/// `before` is what `y` held.
 inline expectation row_scatter_add(const matrix& x, const doubles& ids, const matrix& before) {
   expectation e = expectation::plain(before.values);
   for (index_t i = 0; i < x.rows; ++i)
@@ -193,6 +205,7 @@ inline expectation row_softmax(const matrix& x, const doubles& valid) {
   return e;
 }
 
+/// By the definition of `provides_row_softmax_grad`.
 inline expectation row_softmax_grad(const matrix& y, const matrix& dy) {
   expectation e;
   for (index_t i = 0; i < y.rows; ++i) {

@@ -28,12 +28,20 @@ TEST_CASE("arena: nothing takes nothing, too much is refused") {
   arena<> none;
   CHECK(none.take<float>(0).empty());
   CHECK(refusal([&] { none.take<float>(5); }) ==
-        "plumb: arena: needs 20 bytes more, but 0 of 0 are left: size it with the operation's `..._workspace` function.");
+        "plumb: arena: is asked for an array [5] of elements of 4 bytes, but 0 of its 0 bytes are left: size it with the operation's `..._workspace` "
+        "function.");
   std::vector<char> memory(100);
   arena<> a(memory);
   CHECK(refusal([&] { a.require("dpo", 101); }) ==
         "plumb: dpo: the arena has 100 bytes left, but dpo_workspace asks for 101. Nothing was written.");
   CHECK(refusal([&] { a.require("dpo", 100); }) == "(it was not refused)");
+  // Products that wrap around, and extents below 0, are no small arrays.
+  constexpr index_t huge = index_t{1} << 61;
+  for (const auto& [rows, columns] : {std::pair{huge, index_t{8}}, {huge + 1, index_t{8}}, {index_t{-1}, index_t{-8}}, {index_t{2}, index_t{-1}}}) {
+    CHECK_THAT(refusal([&, m = rows, n = columns] { a.take<float>(m, n); }), Catch::Matchers::StartsWith("plumb: arena: is asked for an array ["));
+    CHECK(a.used() == 0);
+  }
+  CHECK(workspace_size().add<float>(-5).bytes() == 0);
 }
 
 TEST_CASE("arena: a workspace_size is enough wherever the memory starts") {

@@ -14,7 +14,10 @@ TEST_CASE("layout: packed from cumulated lengths, without a copy") {
   CHECK(l.begin.data() == cu.data());
   CHECK(l.end(2) == 7);
   CHECK(count_scored(l) == 7);
-  CHECK(refusal([] { sequence_layout<>::packed({}); }) == "plumb: sequence_layout: `cu_seqlens` is empty; it starts with a 0.");
+  CHECK(sequence_layout<>::packed({}).sequences() == 0);
+  CHECK(refusal([] { require_layout("op", sequence_layout<>::packed({}), 7); }) ==
+        "plumb: op: no sequences are given, but there are 7 tokens. Nothing was written.");
+  CHECK(refusal([] { require_layout("op", sequence_layout<>::packed({}), 0); }) == "(it was not refused)");
 }
 
 TEST_CASE("layout: what does not fit is refused") {

@@ -56,6 +56,8 @@ TEST_CASE("view: slices, rows, transposition move no element") {
   CHECK(v.transposed()(5, 2) == 17);
   CHECK(v.transposed().extent(0) == 6);
   CHECK(reshaped(v, 3, 8)(1, 0) == 8);
+  CHECK(!reshaped(v, 3, 9).given());                 // another number of elements
+  CHECK(!reshaped(v.narrow(1, 0, 1), 2, 4).given());  // gaps
   v(0, 0) = 100;
   CHECK(x[0] == 100);
   CHECK(as_const(v)(0, 0) == 100);

@@ -127,3 +127,13 @@ TEST_CASE("bradley_terry: what is refused, in a sentence, with nothing written")
   CHECK(loss == 5);
   CHECK(d == std::vector<double>(4, 5));
 }
+
+TEST_CASE("bradley_terry: any byte but 0 says valid, and counts once") {
+  const std::vector<double> chosen{2, 0, 5}, rejected{1, 1, 0};
+  const std::vector<std::uint8_t> ones{1, 1, 0}, others{2, 255, 0};
+  const auto a = plumb::bradley_terry(chosen, rejected, {}, {}, {}, ones), b = plumb::bradley_terry(chosen, rejected, {}, {}, {}, others);
+  CHECK(a.accuracy == 0.5);
+  CHECK(b.accuracy == 0.5);
+  CHECK(b.loss == a.loss);
+  CHECK(b.margin == 0);
+}

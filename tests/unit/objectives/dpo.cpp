@@ -122,3 +122,28 @@ TEST_CASE("dpo: what is refused, in a sentence, with nothing written") {
   CHECK(loss == 5);
   CHECK(d == std::vector<double>(20, 5));
 }
+
+TEST_CASE("dpo: thousands of tokens a reply lose no digits in float") {
+  for (const std::size_t length : {512u, 4096u}) {
+    const auto noise = normal_numbers(3, 2 * length, 0.05, 0);
+    std::vector<float> logp, ref;
+    for (const double x : noise) {
+      ref.push_back(static_cast<float>(-2 + x));
+      logp.push_back(ref.back() + static_cast<float>(0.02 * x + 0.001));
+    }
+    const auto n = static_cast<std::int32_t>(length);
+    const std::vector<std::int32_t> cu{0, n, 2 * n}, chosen{0}, rejected{1};
+    const preference_pairs<> pairs{sequence_layout<>::packed(cu), chosen, rejected};
+    const auto of = [&]<class T>(T) {
+      const std::vector<T> x(logp.begin(), logp.end()), y(ref.begin(), ref.end());
+      desk<T> on;
+      result<T> r{{}, std::vector<T>(x.size()), {}};
+      dpo(on.compute, on.scratch, {x, y, pairs}, {.beta = 0.5, .denominator = 1}, {.loss = r.loss, .d_logp = r.d_logp});
+      return std::pair<double, double>(r.loss, r.d_logp[0]);
+    };
+    const auto [loss, gradient] = of(0.0f);
+    const auto [exact, exact_gradient] = of(0.0);
+    CHECK(std::abs(loss - exact) < 1e-6 * exact);
+    CHECK(std::abs(gradient - exact_gradient) < 1e-6 * std::abs(exact_gradient));
+  }
+}

@@ -39,7 +39,7 @@ TEST_CASE("missing arguments: supervised") {
   };
   CHECK(with({.logp = ghost, .sequences = a.sequences()}, {.loss = a.loss}) == no_memory("supervised", "logp"));
   CHECK(with({.sequences = a.sequences()}, {.loss = a.loss}) == not_given("supervised", "logp"));
-  CHECK(with({.logp = a.x}, {.loss = a.loss}) == "plumb: supervised: the sequences are not given, but there are 3 tokens. Nothing was written.");
+  CHECK(with({.logp = a.x}, {.loss = a.loss}) == "plumb: supervised: no sequences are given, but there are 3 tokens. Nothing was written.");
   CHECK(with({.logp = a.x, .sequences = a.sequences()}, {.loss = a.loss, .d_logp = ghost}) == no_memory("supervised", "d_logp"));
   CHECK(with({.logp = a.x, .sequences = a.sequences()}, {.loss = a.loss, .metrics = M(nullptr, 2, 2)}) == no_memory("supervised", "metrics", "[2, 2]"));
   CHECK(a.loss == 7);
@@ -52,15 +52,15 @@ TEST_CASE("missing arguments: dpo") {
   };
   CHECK(with({.logp = ghost, .ref_logp = a.y, .pairs = a.pairs()}, {.loss = a.loss}) == no_memory("dpo", "logp"));
   CHECK(with({.ref_logp = a.y, .pairs = a.pairs()}, {.loss = a.loss}) == not_given("dpo", "logp"));
-  CHECK(with({.logp = a.x, .ref_logp = a.y}, {.loss = a.loss}) == "plumb: dpo: the sequences are not given, but there are 3 tokens. Nothing was written.");
+  CHECK(with({.logp = a.x, .ref_logp = a.y}, {.loss = a.loss}) == "plumb: dpo: no sequences are given, but there are 3 tokens. Nothing was written.");
   CHECK(with({.logp = a.x, .ref_logp = a.y, .pairs = {a.sequences()}}, {.loss = a.loss}) == not_given("dpo", "pairs.chosen"));
   CHECK(with({.logp = a.x, .ref_logp = a.y, .pairs = a.pairs()}, {.loss = a.loss, .d_logp = ghost}) == no_memory("dpo", "d_logp"));
   CHECK(with({.logp = a.x, .ref_logp = a.y, .pairs = a.pairs()}, {.loss = a.loss, .pair_loss = V(nullptr, 1)}) == no_memory("dpo", "pair_loss", "[1]"));
   const auto pairs = [&](const dpo_pairs_inputs<double>& in) {
     return refusal([&] { dpo_pairs(a.on.compute, a.on.scratch, in, {.denominator = 1}, {.loss = a.loss}); });
   };
-  CHECK(pairs({.chosen = ghost, .rejected = a.y, .ref_chosen = a.y, .ref_rejected = a.y}) == no_memory("dpo", "chosen"));
-  CHECK(pairs({.chosen = a.x, .ref_chosen = a.y, .ref_rejected = a.y}) == not_given("dpo", "rejected"));
+  CHECK(pairs({.chosen = ghost, .rejected = a.y, .ref_chosen = a.y, .ref_rejected = a.y}) == no_memory("dpo_pairs", "chosen"));
+  CHECK(pairs({.chosen = a.x, .ref_chosen = a.y, .ref_rejected = a.y}) == not_given("dpo_pairs", "rejected"));
   CHECK(a.loss == 7);
 }
 

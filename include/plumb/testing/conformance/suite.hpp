@@ -17,6 +17,7 @@ namespace testing {
 inline constexpr const char* level_names[] = {"queue",    "memory", "transform", "reductions and segments", "rows",
                                               "backward", "scan",   "gemm",      "contract",                "objectives"};
 
+/// What `run_conformance` is told.
 struct conformance_options {
   int level = 9;           ///< the last one to climb
   std::uint64_t seed = 1;  ///< of the random inputs
@@ -28,6 +29,7 @@ struct conformance_options {
   bool print = true;
 };
 
+/// What became of one check.
 struct check_result {
   enum verdict { passed, failed, not_run };
   int level = 0;
@@ -37,6 +39,7 @@ struct check_result {
   std::string detail{};  ///< what went wrong, or why the check did not run
 };
 
+/// What became of all checks, in the order in which they ran.
 struct conformance_report {
   std::vector<check_result> checks{};
 

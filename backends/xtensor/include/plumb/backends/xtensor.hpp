@@ -56,10 +56,10 @@ class backend {
   // The memory of a view as a flat array, with the view's strides laid over it: zero and negative ones too.
   template <class T, int R>
   static auto elements(const view<T, R>& v) {
-    const byte_range<view<T, R>> range(v);
-    const auto count = [](const char* from, const char* to) { return static_cast<std::size_t>(to - from) / sizeof(T); };
-    const std::array<std::size_t, 1> size{count(range.first, range.last)};
-    const std::size_t offset = count(range.first, reinterpret_cast<const char*>(v.pointer));
+    const argument lies("", v);
+    const auto count = [&](index_t bytes) { return v.empty() ? 0 : static_cast<std::size_t>(bytes) / sizeof(T); };
+    const std::array<std::size_t, 1> size{count(lies.high() - lies.low())};
+    const std::size_t offset = count(-lies.low());
     std::array<std::ptrdiff_t, R> strides;
     for (std::size_t d = 0; d < R; ++d) strides[d] = static_cast<std::ptrdiff_t>(v.strides[d]);
     return xt::strided_view(xt::adapt(v.pointer - offset, size[0], xt::no_ownership(), size), extents_of(v),

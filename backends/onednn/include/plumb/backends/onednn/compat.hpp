@@ -42,10 +42,15 @@ class owner {
   Handle handle_ = nullptr;
 };
 
+/// How a primitive computes.
 using attributes = owner<dnnl_primitive_attr_t, dnnl_primitive_attr_destroy>;
+/// What a primitive does to its result.
 using post_operations = owner<dnnl_post_ops_t, dnnl_post_ops_destroy>;
+/// A problem, and the implementation chosen for it.
 using primitive_desc = owner<dnnl_primitive_desc_t, dnnl_primitive_desc_destroy>;
+/// What is executed.
 using primitive = owner<dnnl_primitive_t, dnnl_primitive_destroy>;
+/// An array as oneDNN sees it.
 using memory = owner<dnnl_memory_t, dnnl_memory_destroy>;
 
 /// A strided array's type, extents and strides.

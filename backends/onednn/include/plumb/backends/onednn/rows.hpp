@@ -1,5 +1,5 @@
 #pragma once
-// The backend's own loops over rows, as functors for `dispatch`: each handles rows `first .. last`, so that threads can share them.
+// The backend's own loops over rows, as functors for `dispatch`: each handles rows `first` to `last`, so that threads can share them.
 
 #include <plumb/backends/onednn/lanes.hpp>
 #include <plumb/core/view.hpp>
