@@ -96,8 +96,37 @@ constexpr product products[] = {
     {"attention_values", 32, 4, 48, 32, 48, false, false, false, 1, 0},
 };
 
+// A training step's products of 301 to 478 rows, another number each time, with a head [128, 96]: forward, and the two of the gradient. Beside
+// it, always 400 rows. What differs is the making of primitives.
+template <class Row>
+void changing_rows(benchmark::State& state, bool changing) {
+  constexpr plumb::index_t most = 478, v = 128, d = 96;
+  Row row;
+  using real = plumb::real_of<decltype(row.backend)>;
+  const auto hidden = random_values<real>(most * d), head = random_values<real>(v * d);
+  std::vector<real> logits(most * v), d_hidden(most * d), d_head(v * d);
+  std::vector<char> memory(1 << 22);
+  plumb::arena<> scratch(memory);
+  const plumb::view<const real, 2> w(head.data(), v, d);
+  plumb::index_t steps = 0;
+  for (auto _ : state) {
+    const plumb::index_t n = changing ? 301 + steps++ * 37 % 178 : 400;
+    const plumb::view<const real, 2> h(hidden.data(), n, d);
+    const plumb::view<real, 2> u(logits.data(), n, v);
+    row.backend.gemm(scratch, real(1), h, w.transposed(), real(0), u);
+    row.backend.gemm(scratch, real(1), plumb::as_const(u), w, real(0), plumb::view<real, 2>(d_hidden.data(), n, d));
+    row.backend.gemm(scratch, real(1), plumb::as_const(u).transposed(), h, real(1), plumb::view<real, 2>(d_head.data(), v, d));
+  }
+}
+
 const int registered = [] {
   for_each_backend([]<class Row>(std::type_identity<Row>) {
+    for (const bool changing : {true, false})
+      benchmark::RegisterBenchmark((std::string("gemm/three_products/") + (changing ? "301..478" : "400") + "x128x96/" + Row::name()).c_str(),
+                                   [changing](benchmark::State& s) { changing_rows<Row>(s, changing); })
+          ->UseRealTime()
+          ->Unit(benchmark::kMicrosecond)
+          ->MinTime(0.1);
     for (const product& g : products) {
       const auto add = [&]<class S>(S) {
         const std::string shape = (g.batch * g.heads > 1 ? std::to_string(g.batch) + "x" + std::to_string(g.heads) + "x" : "") +

@@ -22,8 +22,8 @@
 #endif
 
 // Functions of units compiled in different modes live in different inline namespaces, so that they link together and none runs the other's:
-// x/n exceptions or not, p/f precise or fast mathematics, u/c unchecked or checked data. What units hand to one another (views, layouts,
-// 16-bit storage, errors) is the same in every mode and stands in a namespace of the version alone.
+// x/n exceptions or not, p/f precise or fast mathematics, u/c unchecked or checked data, s/o single or OpenMP's threads. What units hand to
+// one another (views, layouts, 16-bit storage, errors) is the same in every mode and stands in a namespace of the version alone.
 #if defined(PLUMB_NO_EXCEPTIONS)
 #define PLUMB_MODE_ERRORS n
 #else
@@ -39,9 +39,16 @@
 #else
 #define PLUMB_MODE_DATA u
 #endif
-#define PLUMB_JOIN_(a, b, c, d, e) v##a##_##b##_##c##d##e
-#define PLUMB_JOIN(a, b, c, d, e) PLUMB_JOIN_(a, b, c, d, e)
-#define PLUMB_ABI PLUMB_JOIN(PLUMB_VERSION_MAJOR, PLUMB_VERSION_MINOR, PLUMB_MODE_ERRORS, PLUMB_MODE_MATH, PLUMB_MODE_DATA)
+#if defined(_OPENMP)
+#define PLUMB_MODE_THREADS o
+#else
+#define PLUMB_MODE_THREADS s
+#endif
+#define PLUMB_JOIN_(a, b, c, d, e, f) v##a##_##b##_##c##d##e##f
+#define PLUMB_JOIN(a, b, c, d, e, f) PLUMB_JOIN_(a, b, c, d, e, f)
+#define PLUMB_ABI                                                                                             \
+  PLUMB_JOIN(PLUMB_VERSION_MAJOR, PLUMB_VERSION_MINOR, PLUMB_MODE_ERRORS, PLUMB_MODE_MATH, PLUMB_MODE_DATA, \
+             PLUMB_MODE_THREADS)
 
 #define PLUMB_TYPES_JOIN_(a, b) v##a##_##b
 #define PLUMB_TYPES_JOIN(a, b) PLUMB_TYPES_JOIN_(a, b)

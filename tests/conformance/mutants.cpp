@@ -50,6 +50,7 @@ constexpr fault faults[] = {
     {"row_gather: leaves ignored rows alone", "row_gather.ignored"},
     {"row_softmax: does not normalise rows of one column", "row_softmax"},
     {"row_softmax: reads columns that are not valid", "row_softmax.valid"},
+    {"row_softmax: a row of -inf gives zeros", "row_softmax.infinite"},
     {"row_softmax: clears the output before reading", "row_softmax.in_place"},
     {"row_add_at: overwrites", "row_add_at"},
     {"row_scatter_add: the last of repeated ids wins", "row_scatter_add"},
@@ -76,10 +77,14 @@ constexpr fault faults[] = {
     {"reduce: differs with the number of threads", "determinism.threads"},
     {"gemm: allocates at each call", "allocations"},
     {"token_logp: forgets the temperature", "capability.token_logp"},
+    {"token_logp: a row with +inf has no entropy", "capability.token_logp"},
     {"token_logp_grad: reads logits that it has overwritten", "capability.token_logp_grad"},
+    {"token_logp_grad: a row of -inf gets zeros", "capability.token_logp_grad"},
+    {"token_logp_grad: is off by a ten-thousandth of the coefficient", "capability.token_logp_grad"},
+    {"token_logp_grad: rounds to 16 bits, then adds the one-hot term", "token_logp.confident_target"},
 };
 
-constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
+constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
 
 /// The serial backend in float, with one fault.
 class faulty : public serial::backend<float> {
@@ -198,7 +203,8 @@ class faulty : public serial::backend<float> {
         sum += std::exp(v);
         nothing = nothing && math::is_inf(v) && v < 0;
       }
-      if (has("row_log_sum_exp: 16-bit logits give a 16-bit result") && sizeof(X) == 2) y(i) = convert<float>(bf16(y(i)));
+      const bool usual = x.extent(1) > 0 && math::is_finite(convert<float>(x(0, 0)));
+      if (has("row_log_sum_exp: 16-bit logits give a 16-bit result") && sizeof(X) == 2 && usual) y(i) = convert<float>(bf16(y(i)));
       if (has("row_log_sum_exp: does not shift by the maximum")) y(i) = std::log(sum);
       if (has("row_log_sum_exp: a row of -inf gives NaN") && nothing && x.extent(1) > 0) y(i) = not_a_number;
     }
@@ -253,6 +259,9 @@ class faulty : public serial::backend<float> {
     if (has("row_softmax: clears the output before reading") && x.pointer == y.pointer) base::fill(y, 0.0f);
     if (has("row_softmax: reads columns that are not valid") && valid.given()) valid = {};
     base::row_softmax(x, valid, y);
+    if (has("row_softmax: a row of -inf gives zeros"))
+      for (index_t i = 0; i < x.extent(0); ++i)
+        if (all_minus_infinity(x, i)) base::fill(y.row(i), 0.0f);
     if (has("row_softmax: does not normalise rows of one column") && x.extent(1) == 1 && !valid.given() && x.pointer != y.pointer)
       base::copy(x, y);
   }
@@ -325,6 +334,10 @@ class faulty : public serial::backend<float> {
     if (has("token_logp: forgets the temperature")) options.temperature = 1;
     arena<> scratch(memory_);
     plumb::detail::compose_token_logp(*this, scratch, in, options, out);
+    if (!has("token_logp: a row with +inf has no entropy") || !out.entropy.given()) return;
+    for (index_t i = 0; i < in.logits.extent(0); ++i)
+      for (index_t j = 0; j < in.logits.extent(1); ++j)
+        if (convert<float>(in.logits(i, j)) == infinity) out.entropy(i) = 0;
   }
   template <class S>
   void token_logp_grad(const token_logp_inputs<S>& in, const token_logp_options& options, const token_logp_gradients<float>& grad,
@@ -332,7 +345,16 @@ class faulty : public serial::backend<float> {
     arena<> scratch(memory_);
     if (has("token_logp_grad: reads logits that it has overwritten") && d_logits.pointer == in.logits.pointer && d_logits.extent(1) > 1)
       base::fill(d_logits.narrow(1, 1, 1), 0.0f);
+    if (has("token_logp_grad: rounds to 16 bits, then adds the one-hot term") && !grad.d_entropy.given())
+      return rounds_twice(in, math::logit_map<float>::from(options), grad, d_logits);
+    std::vector<bool> nothing;
+    for (index_t i = 0; i < in.logits.extent(0); ++i) nothing.push_back(all_minus_infinity(in.logits, i));
     plumb::detail::compose_token_logp_grad(*this, scratch, in, options, grad, d_logits);
+    for (index_t i = 0; i < in.logits.extent(0); ++i) {
+      if (has("token_logp_grad: a row of -inf gets zeros") && nothing[static_cast<std::size_t>(i)]) base::fill(d_logits.row(i), 0.0f);
+      if (has("token_logp_grad: is off by a ten-thousandth of the coefficient") && grad.d_logp.given())
+        d_logits(i, 0) = convert<S>(convert<float>(d_logits(i, 0)) + 1e-4f * grad.d_logp(i));
+    }
   }
 
  private:
@@ -345,6 +367,24 @@ class faulty : public serial::backend<float> {
   struct next_number {
     float operator()(float x) const { return math::is_inf(x) ? x : std::nextafter(x, 1e30f); }
   };
+
+  template <class S>
+  static void rounds_twice(const token_logp_inputs<S>& in, math::logit_map<float> map, const token_logp_gradients<float>& grad,
+                           view<S, 2> d_logits) {
+    for (index_t i = 0; i < in.logits.extent(0); ++i) {
+      const std::int32_t target = in.targets(i);
+      const float c = target < 0 ? 0 : grad.d_logp(i), slope = target < 0 ? 0 : map.slope(convert<float>(in.logits(i, target)));
+      for (index_t j = 0; j < in.logits.extent(1); ++j)
+        d_logits(i, j) = convert<S>(math::softmax_part<float>{map}(convert<float>(in.logits(i, j)), grad.log_sum_exp(i), -c, 0.0f));
+      if (target >= 0) d_logits(i, target) = convert<S>(convert<float>(d_logits(i, target)) + c * slope);
+    }
+  }
+  template <class X>
+  static bool all_minus_infinity(const view<X, 2>& x, index_t row) {
+    for (index_t j = 0; j < x.extent(1); ++j)
+      if (convert<float>(x(row, j)) != -infinity) return false;
+    return x.extent(1) > 0;
+  }
 
   bool has(const char* name) const { return std::string_view(fault_) == name; }
   template <class V>

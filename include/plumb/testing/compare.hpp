@@ -124,6 +124,7 @@ inline constexpr tolerance tolerances[] = {
     {"gemm", 64, "sums of products in any order, or with fused multiply-add"},
     {"token_logp", 32, "log-sum-exp and a difference, at the logits' magnitude"},
     {"entropy", 128, "a sum over the vocabulary of probabilities times log-probabilities"},
+    {"token_logp_grad", 64, "a softmax and the one-hot term; the entropy's comes from an earlier call"},
     {"objective", 160, "a few sums over the batch: 1e-5 in float"},
     {"gradient", 1600, "through a gemm: 1e-4 in float"},
 };

@@ -2,7 +2,9 @@
 // Every required operation, once more, as its definition says it: loops over plain vectors of double, row-major, by no backend's code.
 // Slow, and meant to be read. Each result carries the magnitude of what entered it (see `expectation`).
 
+#include <plumb/compute/fused.hpp>
 #include <plumb/compute/operations.hpp>
+#include <plumb/math/token_logp.hpp>
 #include <plumb/testing/compare.hpp>
 
 #include <algorithm>
@@ -61,13 +63,16 @@ inline double log_sum_exp(const doubles& x) {
   for (const double v : x) sum += std::exp(v - m);
   return m + std::log(sum);
 }
-/// The largest finite |x|: what an exponent's rounding is relative to.
-inline double scale_of(const doubles& x) {
-  double m = 1;
+/// The largest finite |x|; 0 where there is none.
+inline double largest_magnitude(const doubles& x) {
+  double m = 0;
   for (const double v : x)
     if (math::is_finite(v)) m = std::max(m, std::abs(v));
   return m;
 }
+/// What a log-sum-exp's rounding is relative to: the logits; but a relative error of the sum is an absolute one of its logarithm, hence 1
+/// at least.
+inline double log_sum_exp_magnitude(const doubles& x) { return std::max(1.0, largest_magnitude(x)); }
 
 /// A matrix in row-major order.
 struct matrix {
@@ -137,7 +142,7 @@ inline expectation segment_scan(const doubles& a, const doubles& x, const sequen
 /// By the definition of `provides_row_log_sum_exp`.
 inline expectation row_log_sum_exp(const matrix& x) {
   expectation e;
-  for (index_t i = 0; i < x.rows; ++i) e.push(log_sum_exp(x.row(i)), scale_of(x.row(i)));
+  for (index_t i = 0; i < x.rows; ++i) e.push(log_sum_exp(x.row(i)), log_sum_exp_magnitude(x.row(i)));
   return e;
 }
 
@@ -190,10 +195,11 @@ inline expectation row_softmax(const matrix& x, const doubles& valid) {
   for (index_t i = 0; i < x.rows; ++i) {
     const index_t n = valid.empty() ? x.columns : static_cast<index_t>(valid[static_cast<std::size_t>(i)]);
     const doubles row = x.row(i, n);
-    const double lse = log_sum_exp(row), scale = scale_of(row);
+    const double lse = log_sum_exp(row);
+    const double scale = 1 + largest_magnitude(row);  // of an exponent's rounding, relative to p; 1: p's own
     for (index_t j = 0; j < x.columns; ++j) {
       const double p = j < n ? std::exp(row[static_cast<std::size_t>(j)] - lse) : 0;
-      e.push(p, p * (1 + scale));
+      e.push(p, p * scale);
     }
   }
   return e;
@@ -212,6 +218,46 @@ inline expectation row_softmax_grad(const matrix& y, const matrix& dy) {
       e.push(y.at(i, j) * (dy.at(i, j) - dot), std::abs(y.at(i, j)) * (std::abs(dy.at(i, j)) + magnitude));
   }
   return e;
+}
+
+/// What enters the results of `token_logp`, and of its gradient where coefficients are given.
+struct token_magnitudes {
+  doubles logp{}, log_sum_exp{}, entropy{}, d_logits{};
+};
+/// `d_logp` and `d_entropy` one per row, or empty; `ids` negative: ignored.
+inline token_magnitudes token_logp_magnitudes(const matrix& logits, const doubles& ids, const token_logp_options& o, const doubles& d_logp = {},
+                                              const doubles& d_entropy = {}) {
+  const auto map = math::logit_map<double>::from(o);
+  token_magnitudes m;
+  for (index_t i = 0; i < logits.rows; ++i) {
+    const doubles x = logits.row(i);
+    doubles u;
+    for (const double v : x) u.push_back(map(v));
+    const double lse = oracle::log_sum_exp(u), of_lse = log_sum_exp_magnitude(u);
+    const auto finite = [](double v) { return math::is_finite(v) ? std::abs(v) : 0; };
+    const double exponent = largest_magnitude(u) + finite(lse);  // an exponent's rounding, absolute: one relative to p
+    double entropy = 0;
+    doubles p, log_p;
+    for (const double v : u) {
+      log_p.push_back(finite(v - lse));
+      p.push_back(math::is_finite(lse) ? std::exp(v - lse) : 0);
+      entropy += p.back() * log_p.back();
+    }
+    const auto row = static_cast<std::size_t>(i);
+    const auto target = static_cast<index_t>(ids[row]);
+    m.log_sum_exp.push_back(of_lse);
+    m.logp.push_back(target < 0 ? 0 : finite(u[static_cast<std::size_t>(target)]) + of_lse);
+    m.entropy.push_back(exponent + (1 + exponent) * entropy);  // of the log p, whose weights sum to 1, and of the weights
+    const double c = d_logp.empty() || target < 0 ? 0 : std::abs(d_logp[row]), e = d_entropy.empty() ? 0 : std::abs(d_entropy[row]);
+    for (std::size_t j = 0; j < x.size(); ++j) {
+      // The slope of a soft cap is 1 - tanh^2: both terms enter.
+      double slope = std::abs(map.scale * map.inverse_temperature);
+      if (map.softcap > 0) slope *= 1 + std::pow(std::tanh(map.scale * x[j] / map.softcap), 2);
+      const double softmax = p[j] * (1 + exponent) * (c + e * (log_p[j] + entropy)) + p[j] * e * m.entropy.back();
+      m.d_logits.push_back(math::is_nan(x[j]) ? 0 : slope * (softmax + (static_cast<index_t>(j) == target ? c : 0)));
+    }
+  }
+  return m;
 }
 
 /// `before` empty: beta is 0.

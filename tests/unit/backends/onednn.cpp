@@ -762,6 +762,29 @@ TEST_CASE("onednn: more shapes than are kept still give right products") {
   check_gemm<float, 2>(m, a.in(), b.in(), c, 1, 0);
 }
 
+TEST_CASE("onednn: the shapes used last are kept, not the ones made last") {
+  const machine m;
+  onednn::detail::matmul_cache cache;
+  const auto problem = [](index_t n) {
+    onednn::detail::matmul_problem p;
+    p.type = dnnl_f32;
+    p.rank = 2;
+    p.a = {{n, 2}, {2, 1}};
+    p.b = {{2, 3}, {3, 1}};
+    p.c = {{n, 3}, {3, 1}};
+    return p;
+  };
+  const auto capacity = static_cast<index_t>(onednn::detail::matmul_cache::capacity);
+  for (index_t n = 1; n <= capacity; ++n) cache.find("test", problem(n), m.engine.get());
+  cache.find("test", problem(1), m.engine.get());  // the first made is the last used
+  cache.find("test", problem(capacity + 1), m.engine.get());
+  REQUIRE(cache.size() == onednn::detail::matmul_cache::capacity);
+  REQUIRE(cache.holds(problem(1)));
+  REQUIRE(!cache.holds(problem(2)));
+  REQUIRE(cache.holds(problem(3)));
+  REQUIRE(cache.holds(problem(capacity + 1)));
+}
+
 #if !defined(PLUMB_NO_EXCEPTIONS)
 TEST_CASE("onednn: errors name the operation and write nothing") {
   using Catch::Matchers::ContainsSubstring;

@@ -121,6 +121,10 @@ class contract_checks : public operation_checks<B> {
     array<real, 1> sum({n}, placement::dense), total({1}, placement::dense);
     const auto product = oracle::gemm(1, {x.given(), n, d}, {w.given(), d, d}, 0, {});
     const auto twice = oracle::gemm(1, {product.value, n, d}, {w.given(), d, d}, 0, {});
+    // What enters two products: the terms of the first one's terms.
+    auto sizes = w.given();
+    for (double& v : sizes) v = std::abs(v);
+    const auto magnitude = oracle::gemm(2, {product.magnitude, n, d}, {sizes, d, d}, 0, {}).value;
     auto scratch = this->scratch();
     this->call([&] {
       b_.gemm(scratch, real(1), x.in(), w.in(), real(0), y.view());
@@ -131,15 +135,17 @@ class contract_checks : public operation_checks<B> {
       b_.transform(math::scale<real>{real(3)}, sum.view(), sum.in());
       b_.reduce(reduction::sum, sum.in(), total.view(), write_mode::overwrite);
     });
-    expectation u_want = twice, sum_want, total_want{{0}, {0}};
-    for (double& v : u_want.magnitude) v *= 100;
+    expectation u_want{twice.value, magnitude}, sum_want, total_want{{0}, {0}};
     for (std::size_t i = 0; i < n; ++i) {
-      double s = 0;
-      for (std::size_t j = 0; j < d; ++j) s += twice.value[i * d + j];
-      sum_want.push(3 * s, 1000);
+      double s = 0, m = 0;
+      for (std::size_t j = 0; j < d; ++j) {
+        s += twice.value[i * d + j];
+        m += 2 * magnitude[i * d + j];  // the product's rounding and the sum's
+      }
+      sum_want.push(3 * s, 3 * m);
       total_want.value[0] += 3 * s;
+      total_want.magnitude[0] += 2 * 3 * m;
     }
-    total_want.magnitude[0] = 1000;
     this->expect(u, u_want, "gemm");
     this->expect(z, expectation::plain(std::vector<double>(n * d, 7)), "fill");
     this->expect(sum, sum_want, "reduce");
@@ -227,17 +233,27 @@ class contract_checks : public operation_checks<B> {
     this->require(this->allocation_.empty(), this->allocation_.c_str());
   }
 
-  // Fused forms equal the composition, for every subset of outputs, options that map logits, ignored targets, rows of -inf.
+  // Fused forms equal the composition (computed from the same logits in `real`), for every subset of outputs, options that map logits,
+  // ignored targets, no rows; and for rows with -inf, +inf and NaN entries, all -inf among them, the target at such an entry or not.
   template <class F>
   void each_token_case(const F& f) {
     constexpr index_t shapes[][2] = {{1, 1}, {4, 7}, {3, 129}, {2, 1000}, {0, 5}};
     const token_logp_options options[] = {{}, {.temperature = 0.7}, {.softcap = 5, .logit_scale = 0.5}};
-    for (const auto& shape : shapes)
+    const auto run = [&](index_t n, index_t v, const std::vector<double>& logits, const std::vector<double>& targets) {
+      const index_t shape[2] = {n, v};
       for (const auto& o : options)
         for (const placement p : {placement::dense, placement::padded, placement::strided}) {
           this->context(shape_text(shape, 2) + ", " + placement_name(p));
-          f(shape[0], shape[1], o, p);
+          f(n, v, o, p, logits, targets);
         }
+    };
+    for (const auto& [n, v] : shapes) run(n, v, this->normals(60, n * v, 4), this->ids(61, n, v));
+    constexpr index_t n = suite<B>::odd_rows + 2;
+    for (const index_t v : {index_t{9}, index_t{70}}) {
+      const auto logits = this->with_odd_rows(66, n, v, 4);
+      for (const index_t at : {index_t{0}, v / 2, v - 1, index_t{1}, index_t{-1}})
+        run(n, v, logits, std::vector<double>(static_cast<std::size_t>(n), static_cast<double>(at)));
+    }
   }
 
   void fused_token_logp() {
@@ -245,31 +261,29 @@ class contract_checks : public operation_checks<B> {
       this->not_run("not declared: composed of the required operations");
     } else {
       this->each_storage([&]<class T>(std::type_identity<T>) {
-        each_token_case([&](index_t n, index_t v, const token_logp_options& o, placement p) {
-          array<T, 2> logits({n, v}, p, this->normals(60, n * v, 4));
-          array<std::int32_t, 1> targets({n}, p, this->ids(61, n, v));
+        each_token_case([&](index_t n, index_t v, const token_logp_options& o, placement p, const std::vector<double>& values,
+                            const std::vector<double>& ids) {
+          array<T, 2> logits({n, v}, p, values);
+          array<real, 2> same({n, v}, p, logits.given());
+          array<std::int32_t, 1> targets({n}, p, ids);
           array<real, 1> want_logp({n}, p), want_lse({n}, p), want_entropy({n}, p);
           auto scratch = this->scratch();
           const token_logp_inputs<T, space> in{logits.in(), targets.in()};
           this->call([&] {
-            plumb::detail::compose_token_logp(b_, scratch, in, o, {want_logp.view(), want_lse.view(), want_entropy.view()});
+            plumb::detail::compose_token_logp(b_, scratch, token_logp_inputs<real, space>{same.in(), targets.in()}, o,
+                                              {want_logp.view(), want_lse.view(), want_entropy.view()});
           });
-          const auto lse = want_lse.read();
-          const auto want = [&](const array<real, 1>& x) {
-            expectation e = expectation::plain(x.read());
-            for (std::size_t i = 0; i < e.magnitude.size(); ++i) e.magnitude[i] += 20 + std::abs(lse[i]);
-            return e;
-          };
+          const auto magnitudes = oracle::token_logp_magnitudes({logits.given(), n, v}, targets.given(), o);
           for (int given = 1; given < 8; ++given) {
-            array<real, 1> logp({n}, p), lse_out({n}, p), entropy({n}, p);
+            array<real, 1> logp({n}, p), lse({n}, p), entropy({n}, p);
             token_logp_outputs<real, space> out;
             if (given & 1) out.logp = logp.view();
-            if (given & 2) out.log_sum_exp = lse_out.view();
+            if (given & 2) out.log_sum_exp = lse.view();
             if (given & 4) out.entropy = entropy.view();
             this->call([&] { b_.token_logp(in, o, out); });
-            if (given & 1) this->expect(logp, want(want_logp), "token_logp");
-            if (given & 2) this->expect(lse_out, want(want_lse), "token_logp");
-            if (given & 4) this->expect(entropy, want(want_entropy), "entropy");
+            if (given & 1) this->expect(logp, {want_logp.read(), magnitudes.logp}, "token_logp");
+            if (given & 2) this->expect(lse, {want_lse.read(), magnitudes.log_sum_exp}, "token_logp");
+            if (given & 4) this->expect(entropy, {want_entropy.read(), magnitudes.entropy}, "entropy");
           }
           this->require(logits.unchanged() && targets.unchanged(), "an input was changed");
         });
@@ -282,13 +296,16 @@ class contract_checks : public operation_checks<B> {
       this->not_run("not declared: composed of the required operations");
     } else {
       this->each_storage([&]<class T>(std::type_identity<T>) {
-        each_token_case([&](index_t n, index_t v, const token_logp_options& o, placement p) {
-          array<T, 2> logits({n, v}, p, this->normals(62, n * v, 4)), want({n, v}, p), got({n, v}, p);
-          array<std::int32_t, 1> targets({n}, p, this->ids(63, n, v));
+        each_token_case([&](index_t n, index_t v, const token_logp_options& o, placement p, const std::vector<double>& values,
+                            const std::vector<double>& ids) {
+          array<T, 2> logits({n, v}, p, values), got({n, v}, p);
+          array<real, 2> same({n, v}, p, logits.given()), want({n, v}, p);
+          array<std::int32_t, 1> targets({n}, p, ids);
           array<real, 1> lse({n}, p), entropy({n}, p), d_logp({n}, p, this->normals(64, n)), d_entropy({n}, p, this->normals(65, n));
           auto scratch = this->scratch();
           const token_logp_inputs<T, space> in{logits.in(), targets.in()};
-          this->call([&] { plumb::detail::compose_token_logp(b_, scratch, in, o, {{}, lse.view(), entropy.view()}); });
+          const token_logp_inputs<real, space> same_in{same.in(), targets.in()};
+          this->call([&] { plumb::detail::compose_token_logp(b_, scratch, same_in, o, {{}, lse.view(), entropy.view()}); });
           for (int given = 1; given < 4; ++given)
             for (const bool in_place : {false, true}) {
               token_logp_gradients<real, space> g{.log_sum_exp = lse.in()};
@@ -298,12 +315,13 @@ class contract_checks : public operation_checks<B> {
                 g.d_entropy = d_entropy.in();
               }
               logits.upload();
-              this->call([&] { plumb::detail::compose_token_logp_grad(b_, scratch, in, o, g, want.view()); });
-              expectation e = expectation::plain(want.read());
-              for (double& m : e.magnitude) m += 4;
+              this->call([&] { plumb::detail::compose_token_logp_grad(b_, scratch, same_in, o, g, want.view()); });
+              const auto magnitudes = oracle::token_logp_magnitudes({logits.given(), n, v}, targets.given(), o,
+                                                                    (given & 1) != 0 ? d_logp.given() : std::vector<double>{},
+                                                                    (given & 2) != 0 ? d_entropy.given() : std::vector<double>{});
               auto& out = in_place ? logits : got;
               this->call([&] { b_.token_logp_grad(in, o, g, out.view()); });
-              this->expect(out, e, "entropy");
+              this->expect(out, {want.read(), magnitudes.d_logits}, "token_logp_grad");
               this->require(in_place || logits.unchanged(), "an input was changed");
             }
         });

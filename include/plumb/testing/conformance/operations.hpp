@@ -98,6 +98,7 @@ class operation_checks : public suite<B> {
     this->check(4, "row_gather.ignored", [&] { row_gather(2); });
     this->check(4, "row_softmax", [&] { row_softmax(false); });
     this->check(4, "row_softmax.valid", [&] { row_softmax(true); });
+    this->check(4, "row_softmax.infinite", [&] { row_softmax_infinite(); });
     this->check(4, "row_softmax.in_place", [&] { row_softmax_in_place(); });
     this->level_done();
     this->check(5, "row_add_at", [&] { row_add_at(); });
@@ -440,6 +441,24 @@ class operation_checks : public suite<B> {
       this->call([&] { b_.row_log_sum_exp(none.in(), z.view()); });
       this->expect(z, expectation::plain({-inf, -inf}), "row_log_sum_exp");
     }
+    this->each_storage([&]<class T>(std::type_identity<T>) {
+      each_odd_matrix([&](const index_t(&extents)[2], placement p, const std::vector<double>& values) {
+        array<T, 2> x(extents, p, values);
+        array<real, 1> y({extents[0]}, another(p));
+        this->call([&] { b_.row_log_sum_exp(x.in(), y.view()); });
+        this->expect(y, oracle::row_log_sum_exp(matrix_of(x, extents)), "row_log_sum_exp");
+      });
+    });
+  }
+  // Rows with infinities and NaN, shorter and longer than a vector, in every layout.
+  template <class F>
+  void each_odd_matrix(const F& f) {
+    for (const index_t columns : {index_t{3}, index_t{8}, index_t{70}})
+      for (const placement p : placements) {
+        const index_t extents[2] = {suite<B>::odd_rows + 1, columns};
+        this->context(std::string("infinities and NaN, ") + shape_text(extents, 2) + ", " + placement_name(p));
+        f(extents, p, this->with_odd_rows(47, extents[0], columns, 3));
+      }
   }
 
   void row_pick(std::uint64_t skip_one_in) {
@@ -497,12 +516,23 @@ class operation_checks : public suite<B> {
     });
   }
 
+  void row_softmax_infinite() {
+    each_odd_matrix([&](const index_t(&extents)[2], placement p, const std::vector<double>& values) {
+      array<real, 2> x(extents, p, values), y(extents, another(p));
+      this->call([&] { b_.row_softmax(x.in(), {}, y.view()); });
+      this->expect(y, oracle::row_softmax(matrix_of(x, extents), {}), "row_softmax");
+      this->expect_unchanged(x);
+    });
+  }
+
   void row_softmax_in_place() {
-    each_array<2>([&](const index_t(&extents)[2], placement p) {
-      array<real, 2> x(extents, p, this->normals(28, extents[0] * extents[1], 3));
+    const auto softmax = [&](const index_t(&extents)[2], placement p, const std::vector<double>& values) {
+      array<real, 2> x(extents, p, values);
       this->call([&] { b_.row_softmax(x.in(), {}, x.view()); });
       this->expect(x, oracle::row_softmax(matrix_of(x, extents), {}), "row_softmax");
-    });
+    };
+    each_array<2>([&](const index_t(&extents)[2], placement p) { softmax(extents, p, this->normals(28, extents[0] * extents[1], 3)); });
+    each_odd_matrix(softmax);
   }
 
   // Level 5.

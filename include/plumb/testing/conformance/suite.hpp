@@ -220,6 +220,27 @@ class suite {
     return random_ids(options_.seed * 1000 + stream, count, choices, skip_one_in);
   }
 
+  /// Rows of normals, of which the first ones hold infinities and NaN: some entries -inf, all of them, -inf at the end, one +inf, two,
+  /// both signs, one NaN, NaN beside +inf.
+  static constexpr index_t odd_rows = 8;
+  std::vector<double> with_odd_rows(std::uint64_t stream, index_t rows, index_t columns, double deviation) const {
+    constexpr double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+    auto x = normals(stream, rows * columns, deviation);
+    const auto at = [&](index_t i, index_t j) -> double& { return x[static_cast<std::size_t>(i * columns + j)]; };
+    const index_t last = columns - 1, middle = columns / 2;
+    for (index_t j = 0; j < columns; j += 2) at(0, j) = -inf;
+    for (index_t j = 0; j < columns; ++j) at(1, j) = -inf;
+    at(2, last) = -inf;
+    at(3, middle) = inf;
+    at(4, 0) = at(4, last) = inf;
+    at(5, 0) = inf;
+    at(5, middle) = -inf;
+    at(6, last) = nan;
+    at(7, 0) = nan;
+    at(7, middle) = inf;
+    return x;
+  }
+
   void digest(const std::vector<unsigned char>& bytes) {
     for (const unsigned char c : bytes) digest_ = (digest_ ^ c) * 0x100000001b3u;
   }

@@ -16,8 +16,8 @@ namespace onednn {
 
 /// Made from a CPU engine and a stream of it; both stay the user's. Operations have finished when they return.
 ///
-/// The first gemm of a shape makes a primitive, which is kept (the latest 512 shapes are); after that, calls allocate nothing but what
-/// `dnnl_primitive_execute` does inside. Primitives are made for the number of threads of that first call.
+/// The first gemm of a shape makes a primitive (0.2 ms or so), which is kept: those of the 512 shapes used last are. After that, calls allocate
+/// nothing but what `dnnl_primitive_execute` does inside. Primitives are made for the number of threads of that first call.
 class backend {
  public:
   using real = float;
@@ -185,29 +185,19 @@ class backend {
   void gemm(arena<>& scratch, real alpha, view<S, R> a, view<S, R> b, real beta, view<real, R> c) {
     check::gemm(a, b, c);
     if (c.empty()) return;
-    scratch.require("gemm", gemm_workspace(a, b, c));
     const bool add = !(beta == 0);
+    const asked variants{.every = false, .scale = alpha != 1};
+    scratch.require("gemm", workspace(a, b, c, add, variants));
     if (a.extent(R - 1) == 0 && !add) return fill(c, real(0));
     if (add && beta != 1) transform(math::scale<real>{beta}, c, as_const(c));
     if (a.extent(R - 1) == 0) return;
-    for_each_block(a, b, c, add, [&](const auto& x, const auto& y, const auto& z, bool adds) {
+    for_each_block(a, b, c, add, variants, [&](const auto& x, const auto& y, const auto& z, bool adds) {
       multiply(scratch, alpha, x, y, adds, z);
     });
   }
   template <class S, int R>
   std::size_t gemm_workspace(const view<S, R>& a, const view<S, R>& b, const view<real, R>& c) const {
-    if (c.empty() || a.extent(R - 1) == 0) return 0;
-    needs most{};
-    int blocks = 0;
-    for_each_block(a, b, c, false, [&](const auto& x, const auto& y, const auto& z, bool) {
-      const needs n = multiply_needs(x, y, z);
-      if (n.copies > most.copies) most.copies = n.copies;
-      if (n.scratchpad > most.scratchpad) most.scratchpad = n.scratchpad;
-      ++blocks;
-    });
-    // All blocks of a product may come close to the limit: then a product with fewer rows wants no more copies than this one.
-    if (blocks > 1) most.copies = workspace_size().add<real>(cast_limit).bytes() + 2 * arena_alignment;
-    return workspace_size().add_bytes(most.copies).add_bytes(most.scratchpad).bytes();
+    return workspace(a, b, c, false, {.every = true, .scale = false});
   }
 
   /// Fused `token_logp`: one pass over each row.
@@ -233,6 +223,33 @@ class backend {
 
  private:
   static constexpr index_t cast_limit = index_t{1} << 21;
+
+  /// The variants of a product that may run: every one where alpha and beta are not known yet.
+  struct asked {
+    bool every, scale;
+    template <class F>
+    void for_each(bool add, const F& f) const {
+      if (!every) return f(detail::matmul_variant{scale, add});
+      for (const bool s : {false, true})
+        for (const bool a : {false, true}) f(detail::matmul_variant{s, a});
+    }
+  };
+
+  template <class S, int R>
+  std::size_t workspace(const view<S, R>& a, const view<S, R>& b, const view<real, R>& c, bool add, const asked& variants) const {
+    if (c.empty() || a.extent(R - 1) == 0) return 0;
+    needs most{};
+    int blocks = 0;
+    for_each_block(a, b, c, add, variants, [&](const auto& x, const auto& y, const auto& z, bool adds) {
+      const needs n = multiply_needs(x, y, z, adds, variants);
+      if (n.copies > most.copies) most.copies = n.copies;
+      if (n.scratchpad > most.scratchpad) most.scratchpad = n.scratchpad;
+      ++blocks;
+    });
+    // All blocks of a product may come close to the limit: then a product with fewer rows wants no more copies than this one.
+    if (blocks > 1) most.copies = workspace_size().add<real>(cast_limit).bytes() + 2 * arena_alignment;
+    return workspace_size().add_bytes(most.copies).add_bytes(most.scratchpad).bytes();
+  }
 
   template <class X>
   static bool dense_rows(const view<X, 2>& x) {
@@ -300,12 +317,17 @@ class backend {
     bool a, b, c;
   };
   template <class S, int R>
-  copies needed_copies(const view<S, R>& a, const view<S, R>& b, const view<real, R>& c) const {
+  copies needed_copies(const view<S, R>& a, const view<S, R>& b, const view<real, R>& c, bool add, const asked& variants) const {
     const bool odd_a = !is_plain(a) || both_broadcast(a, b), odd_b = !is_plain(b);
     const bool row_major = is_plain(c) && described(c).strides[R - 1] == 1;
     bool cast = false;
-    if constexpr (!std::is_same_v<std::remove_const_t<S>, real>)
-      cast = !multiplies<S>() || odd_a || odd_b || !primitives(a, b, row_major ? c : dense_like(c, true)).complete();
+    if constexpr (!std::is_same_v<std::remove_const_t<S>, real>) {
+      cast = !multiplies<S>() || odd_a || odd_b;
+      if (!cast) {
+        detail::matmul& m = primitives(a, b, row_major ? c : dense_like(c, true));
+        variants.for_each(add && row_major, [&](detail::matmul_variant v) { cast = cast || !m.available("gemm", v); });
+      }
+    }
     return {cast || odd_a, cast || odd_b, !row_major};
   }
 
@@ -331,11 +353,11 @@ class backend {
 
   /// Calls `f(a, b, c, add)` for blocks of the product whose copies stay below the limit: all of it, or halves of the largest dimension.
   template <class S, int R, class F>
-  void for_each_block(view<S, R> a, view<S, R> b, view<real, R> c, bool add, const F& f) const {
+  void for_each_block(view<S, R> a, view<S, R> b, view<real, R> c, bool add, const asked& variants, const F& f) const {
     // A result by columns is the transposed product by rows.
     if (described(c).strides[R - 1] != 1 && described(c).strides[R - 2] == 1)
-      return for_each_block(b.transposed(), a.transposed(), c.transposed(), add, f);
-    const copies n = needed_copies(a, b, c);
+      return for_each_block(b.transposed(), a.transposed(), c.transposed(), add, variants, f);
+    const copies n = needed_copies(a, b, c, add, variants);
     const bool expand = both_broadcast(a, b);
     const index_t copied = (n.a ? elements(dense_like(a, expand)) : 0) + (n.b ? elements(dense_like(b, false)) : 0) +
                            (n.c ? c.size() : 0);
@@ -348,7 +370,7 @@ class backend {
         if (c.extent(d) > 1) {
           for (const bool second : {false, true}) {
             const index_t at = c.extent(d) / 2;
-            for_each_block(part(a, d, at, second), part(b, d, at, second), part(c, d, at, second), add, f);
+            for_each_block(part(a, d, at, second), part(b, d, at, second), part(c, d, at, second), add, variants, f);
           }
           return;
         }
@@ -357,13 +379,13 @@ class backend {
       for (const bool second : {false, true}) {
         if (rows >= columns && rows >= inner) {
           const index_t at = half(rows);
-          for_each_block(part(a, R - 2, at, second), b, part(c, R - 2, at, second), add, f);
+          for_each_block(part(a, R - 2, at, second), b, part(c, R - 2, at, second), add, variants, f);
         } else if (columns >= inner) {
           const index_t at = half(columns);
-          for_each_block(a, part(b, R - 1, at, second), part(c, R - 1, at, second), add, f);
+          for_each_block(a, part(b, R - 1, at, second), part(c, R - 1, at, second), add, variants, f);
         } else {
           const index_t at = half(inner);
-          for_each_block(part(a, R - 1, at, second), part(b, R - 2, at, second), c, add || second, f);
+          for_each_block(part(a, R - 1, at, second), part(b, R - 2, at, second), c, add || second, variants, f);
         }
       }
       return;
@@ -386,18 +408,25 @@ class backend {
     std::size_t copies, scratchpad;
   };
   template <class S, int R>
-  needs multiply_needs(const view<S, R>& a, const view<S, R>& b, const view<real, R>& c) const {
-    const copies n = needed_copies(a, b, c);
+  needs multiply_needs(const view<S, R>& a, const view<S, R>& b, const view<real, R>& c, bool add, const asked& variants) const {
+    const copies n = needed_copies(a, b, c, add, variants);
     const auto da = dense_like(a, both_broadcast(a, b)), db = dense_like(b, false), dc = dense_like(c, true);
     workspace_size w;
     if (n.a) w.add<real>(elements(da));
     if (n.b) w.add<real>(elements(db));
     if (n.c) w.add<real>(elements(dc));
     std::size_t bytes = 0;
+    const auto most = [&](detail::matmul& m) {
+      variants.for_each(add && !n.c, [&](detail::matmul_variant v) {
+        if (const std::size_t wanted = m.bytes("gemm", v); wanted > bytes) bytes = wanted;
+      });
+    };
     if constexpr (std::is_same_v<std::remove_const_t<S>, real>) {
-      bytes = primitives<real>(n.a ? da : writable(a), n.b ? db : writable(b), n.c ? dc : c).bytes();
+      most(primitives<real>(n.a ? da : writable(a), n.b ? db : writable(b), n.c ? dc : c));
+    } else if (n.a) {
+      most(primitives<real>(da, db, n.c ? dc : c));
     } else {
-      bytes = n.a ? primitives<real>(da, db, n.c ? dc : c).bytes() : primitives(a, b, n.c ? dc : c).bytes();
+      most(primitives(a, b, n.c ? dc : c));
     }
     return {w.bytes(), bytes > scratchpad_bytes_ ? bytes : 0};
   }
@@ -415,7 +444,7 @@ class backend {
   template <class S, int R>
   void multiply(arena<>& scratch, real alpha, const view<S, R>& a, const view<S, R>& b, bool add, const view<real, R>& c) {
     arena<>::frame frame(scratch);
-    const copies n = needed_copies(a, b, c);
+    const copies n = needed_copies(a, b, c, add, {.every = false, .scale = alpha != 1});
     const auto take = [&](view<real, R> dense) {
       dense.pointer = scratch.take<real>(elements(dense)).pointer;
       return dense;
@@ -451,10 +480,11 @@ class backend {
   template <class A, int R>
   void run(arena<>& scratch, real alpha, const view<A, R>& a, const view<A, R>& b, bool add, const view<real, R>& c) {
     detail::matmul& m = primitives(a, b, c);
+    const detail::matmul_variant v{alpha != 1, add};
     if constexpr (std::is_same_v<std::remove_const_t<A>, real>)
-      if (!m.available({alpha != 1, add})) return run_sgemm(alpha, a, b, add, c);
+      if (!m.available("gemm", v)) return run_sgemm(alpha, a, b, add, c);
     void* scratchpad = scratchpad_;
-    if (m.bytes() > scratchpad_bytes_) scratchpad = scratch.take<char>(m.bytes()).pointer;
+    if (const std::size_t bytes = m.bytes("gemm", v); bytes > scratchpad_bytes_) scratchpad = scratch.take<char>(bytes).pointer;
     m.run("gemm", stream_.get(), alpha, a.pointer, b.pointer, add, c.pointer, scratchpad);
   }
 

@@ -3,8 +3,10 @@
 
 #include <plumb/backends/onednn/compat.hpp>
 
+#include <algorithm>
 #include <cstring>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 PLUMB_NAMESPACE_BEGIN
@@ -42,47 +44,27 @@ struct matmul_variant {
   int index() const { return (scale ? 1 : 0) + (add ? 2 : 0); }
 };
 
-/// The primitives of one problem.
+/// The primitives of one problem, each described and made when it is first asked for.
 class matmul {
  public:
-  matmul(const char* operation, const matmul_problem& problem, dnnl_engine_t engine) : problem_(problem) {
-    const auto type = static_cast<dnnl_data_type_t>(problem.type);
-    const int rank = static_cast<int>(problem.rank);
-    constexpr index_t ones[4] = {1, 1, 1, 1};
-    const compat::memory_desc a(operation, type, rank, problem.a.extents, problem.a.strides),
-        b(operation, type, rank, problem.b.extents, problem.b.strides),
-        c(operation, dnnl_f32, rank, problem.c.extents, problem.c.strides),
-        factor(operation, dnnl_f32, rank, ones, ones);
-    for (const bool scale : {false, true})
-      for (const bool add : {false, true}) {
-        part& p = parts_[matmul_variant{scale, add}.index()];
-        p.desc = compat::describe_matmul(operation, engine, a, b, c, scale ? &factor : nullptr, add);
-        // The reference implementation is hundreds of times slower than any other way.
-        if (!p.desc || std::string_view(compat::implementation(p.desc)).substr(0, 3) == "ref") {
-          p.desc = {};
-          continue;
-        }
-        p.bytes = dnnl_memory_desc_get_size(compat::scratchpad_desc(p.desc));
-        p.scratchpad = compat::empty_memory(operation, compat::scratchpad_desc(p.desc), engine);
-        if (p.bytes > bytes_) bytes_ = p.bytes;
-      }
-    a_ = compat::empty_memory(operation, a.get(), engine);
-    b_ = compat::empty_memory(operation, b.get(), engine);
-    c_ = compat::empty_memory(operation, c.get(), engine);
-    factor_ = compat::empty_memory(operation, factor.get(), engine);
+  matmul(const char* operation, const matmul_problem& problem, dnnl_engine_t engine) : problem_(problem), engine_(engine) {
+    const arrays m(operation, problem);
+    a_ = compat::empty_memory(operation, m.a.get(), engine);
+    b_ = compat::empty_memory(operation, m.b.get(), engine);
+    c_ = compat::empty_memory(operation, m.c.get(), engine);
+    factor_ = compat::empty_memory(operation, m.factor.get(), engine);
   }
 
   const matmul_problem& problem() const { return problem_; }
-  bool available(matmul_variant v) const { return static_cast<bool>(parts_[v.index()].desc); }
-  bool complete() const { return available({false, false}) && available({true, false}) && available({false, true}) && available({true, true}); }
-  /// Scratchpad of the variant that wants most.
-  std::size_t bytes() const { return bytes_; }
+  bool available(const char* operation, matmul_variant v) { return static_cast<bool>(described(operation, v).desc); }
+  /// Scratchpad that the variant wants.
+  std::size_t bytes(const char* operation, matmul_variant v) { return described(operation, v).bytes; }
 
   /// `c = alpha a b (+ c)`. Where oneDNN runs primitives later, waits for this one: our own loops, which come next, run at once.
   void run(const char* operation, dnnl_stream_t stream, float alpha, const void* a, const void* b, bool add, float* c,
            void* scratchpad) {
     const matmul_variant v{alpha != 1.0f, add};
-    part& p = parts_[v.index()];
+    part& p = described(operation, v);
     if (!p.primitive)
       compat::require_success(operation, "primitive_create", dnnl_primitive_create(p.primitive.out(), p.desc.get()));
     dnnl_exec_arg_t arguments[5];
@@ -108,15 +90,41 @@ class matmul {
     compat::primitive primitive;
     compat::memory scratchpad;
     std::size_t bytes = 0;
+    bool described = false;
   };
+  struct arrays {
+    compat::memory_desc a, b, c, factor;
+    arrays(const char* operation, const matmul_problem& p)
+        : a(of(operation, p.type, p.rank, p.a)), b(of(operation, p.type, p.rank, p.b)),
+          c(of(operation, dnnl_f32, p.rank, p.c)), factor(of(operation, dnnl_f32, p.rank, {{1, 1, 1, 1}, {1, 1, 1, 1}})) {}
+    static compat::memory_desc of(const char* operation, std::int64_t type, std::int64_t rank, const matmul_array& x) {
+      return {operation, static_cast<dnnl_data_type_t>(type), static_cast<int>(rank), x.extents, x.strides};
+    }
+  };
+
+  part& described(const char* operation, matmul_variant v) {
+    part& p = parts_[v.index()];
+    if (p.described) return p;
+    const arrays m(operation, problem_);
+    auto desc = compat::describe_matmul(operation, engine_, m.a, m.b, m.c, v.scale ? &m.factor : nullptr, v.add);
+    // The reference implementation is hundreds of times slower than any other way.
+    if (desc && std::string_view(compat::implementation(desc)).substr(0, 3) != "ref") {
+      p.bytes = dnnl_memory_desc_get_size(compat::scratchpad_desc(desc));
+      p.scratchpad = compat::empty_memory(operation, compat::scratchpad_desc(desc), engine_);
+      p.desc = std::move(desc);
+    }
+    p.described = true;
+    return p;
+  }
+
   matmul_problem problem_;
+  dnnl_engine_t engine_;
   bool at_once_ = compat::executes_at_once();
   part parts_[4];
   compat::memory a_, b_, c_, factor_;
-  std::size_t bytes_ = 0;
 };
 
-/// The problems seen so far, at most `capacity`; then the oldest makes room.
+/// The latest `capacity` problems used.
 class matmul_cache {
  public:
   static constexpr std::size_t capacity = 512;
@@ -124,23 +132,33 @@ class matmul_cache {
   matmul& find(const char* operation, const matmul_problem& problem, dnnl_engine_t engine) {
     const std::uint64_t h = problem.hash();
     for (std::size_t i = 0; i < hashes_.size(); ++i)
-      if (hashes_[i] == h && matmuls_[i].problem() == problem) return matmuls_[i];
+      if (hashes_[i] == h && matmuls_[i].problem() == problem) return used(i);
     if (matmuls_.size() < capacity) {
       matmuls_.emplace_back(operation, problem, engine);
       hashes_.push_back(h);
-      return matmuls_.back();
+      last_use_.push_back(0);
+      return used(matmuls_.size() - 1);
     }
-    const std::size_t i = oldest_++ % capacity;
+    const auto i = static_cast<std::size_t>(std::min_element(last_use_.begin(), last_use_.end()) - last_use_.begin());
     matmuls_[i] = matmul(operation, problem, engine);
     hashes_[i] = h;
-    return matmuls_[i];
+    return used(i);
+  }
+  bool holds(const matmul_problem& problem) const {
+    for (const matmul& m : matmuls_)
+      if (m.problem() == problem) return true;
+    return false;
   }
   std::size_t size() const { return matmuls_.size(); }
 
  private:
-  std::vector<std::uint64_t> hashes_;
+  matmul& used(std::size_t i) {
+    last_use_[i] = ++uses_;
+    return matmuls_[i];
+  }
+  std::vector<std::uint64_t> hashes_, last_use_;
   std::vector<matmul> matmuls_;
-  std::size_t oldest_ = 0;
+  std::uint64_t uses_ = 0;
 };
 
 }  // namespace onednn::detail
