@@ -38,10 +38,14 @@ class arena {
     const auto address = reinterpret_cast<std::uintptr_t>(base_) + used_;
     // An empty array takes nothing, so that `workspace_size` need not count it.
     const std::size_t skip = count > 0 ? (arena_alignment - address % arena_alignment) % arena_alignment : 0;
-    if (!possible || skip + count * sizeof(T) > capacity_ - used_)
-      fail(message("arena") << "is asked for an array " << view<T, static_cast<int>(sizeof...(E)), Space>(nullptr, static_cast<index_t>(extents)...)
-                            << " of elements of " << sizeof(T) << " bytes, but " << (capacity_ - used_) << " of its " << capacity_
-                            << " bytes are left: size it with the operation's `..._workspace` function.");
+    if (!possible || skip + count * sizeof(T) > capacity_ - used_) {
+      message m("arena");
+      m << "is asked for an array ";
+      const char* before = "[";
+      ((m << before << static_cast<std::int64_t>(extents), before = ", "), ...);
+      fail(m << "] of elements of " << sizeof(T) << " bytes, but " << (capacity_ - used_) << " of its " << capacity_
+             << " bytes are left: size it with the operation's `..._workspace` function.");
+    }
     T* p = reinterpret_cast<T*>(base_ + used_ + skip);
     used_ += skip + count * sizeof(T);
     if (used_ > peak_) peak_ = used_;

@@ -59,12 +59,18 @@ void require_layout_data(const char* operation, const sequence_layout<Space>& la
 template <class Space>
 void require_layout(const char* operation, const sequence_layout<Space>& layout, index_t tokens) {
   require_same_shape(operation, "end", layout.end, "begin", layout.begin);
-  if (tokens > 0 && layout.sequences() == 0)
-    fail(message(operation) << "no sequences are given, but there are " << tokens << " tokens. Nothing was written.");
   if (layout.scored.given()) require_extent(operation, "scored", layout.scored, 0, tokens, "the number of tokens");
 #if defined(PLUMB_CHECKED)
   require_layout_data(operation, layout, tokens);
 #endif
+}
+
+/// As `require_layout`, for an objective: tokens without any sequence are a layout that was forgotten.
+template <class Space>
+void require_sequences(const char* operation, const sequence_layout<Space>& layout, index_t tokens) {
+  require_layout(operation, layout, tokens);
+  if (tokens > 0 && layout.sequences() == 0)
+    fail(message(operation) << "no sequences are given, but there are " << tokens << " tokens. Nothing was written.");
 }
 
 /// Every id is in `0 .. count`; negative ids are allowed where they mean "ignored". Looks at the data of host memory.

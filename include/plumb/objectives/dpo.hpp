@@ -115,36 +115,34 @@ std::size_t dpo_pairs_workspace(const B&, index_t pairs) {
   return w.add_bytes(detail::dpo_ratios_workspace<B>(pairs)).bytes();
 }
 
-/// DPO from summed log-probabilities: `L = 1/denominator sum_p [-(1 - e) log sigmoid(z_p) - e log sigmoid(-z_p)]` with
-/// `z = beta [(chosen - ref_chosen) - (rejected - ref_rejected)]`. arXiv:2305.18290, eq. 7; `e`: see math/dpo.hpp. In float, sums of
-/// thousands of tokens leave few digits for their difference: `dpo` subtracts token by token.
+namespace detail {
+// `op` is what the user called.
 template <class B>
   requires has_backend_types<B>
-void dpo_pairs(B& b, arena_of<B>& scratch, const dpo_pairs_inputs<real_of<B>, space_of<B>>& in,
-               const dpo_options& options, const dpo_pairs_outputs<real_of<B>, space_of<B>>& out) {
+void dpo_pairs_as(const char* op, B& b, arena_of<B>& scratch, const dpo_pairs_inputs<real_of<B>, space_of<B>>& in,
+                  const dpo_options& options, const dpo_pairs_outputs<real_of<B>, space_of<B>>& out) {
   using real = real_of<B>;
   static_assert(check_backend<B>());
-  constexpr const char* op = "dpo_pairs";
   const index_t pairs = in.chosen.extent(0);
   require_arguments(op, {{"loss", out.loss}, {"d_chosen", out.d_chosen}, {"d_rejected", out.d_rejected}, {"pair_loss", out.pair_loss}, {"metrics", out.metrics}},
                     {{"chosen", in.chosen}, {"rejected", in.rejected}, {"ref_chosen", in.ref_chosen}, {"ref_rejected", in.ref_rejected}});
-  detail::require_dpo_options(op, options);
+  require_dpo_options(op, options);
   require_given(op, "chosen", in.chosen, in.rejected.given());
   require_given(op, "rejected", in.rejected, pairs > 0);
   require_same_shape(op, "rejected", in.rejected, "chosen", in.chosen);
   const bool referenced = !options.reference_free;
   if (referenced) {
-    detail::require_reference(op, "ref_chosen", in.ref_chosen.given() || pairs == 0, options);
-    detail::require_reference(op, "ref_rejected", in.ref_rejected.given() || pairs == 0, options);
+    require_reference(op, "ref_chosen", in.ref_chosen.given() || pairs == 0, options);
+    require_reference(op, "ref_rejected", in.ref_rejected.given() || pairs == 0, options);
     require_same_shape(op, "ref_chosen", in.ref_chosen, "chosen", in.chosen);
     require_same_shape(op, "ref_rejected", in.ref_rejected, "chosen", in.chosen);
   }
-  detail::require_scalar(op, "loss", out.loss);
-  detail::require_metrics(op, out.metrics, std::size(dpo_metrics));
+  require_scalar(op, "loss", out.loss);
+  require_metrics(op, out.metrics, std::size(dpo_metrics));
   for (const auto& [name, v] : {std::pair{"d_chosen", out.d_chosen}, {"d_rejected", out.d_rejected}, {"pair_loss", out.pair_loss}})
     if (v.given()) require_same_shape(op, name, v, "chosen", in.chosen);
 
-  scratch.require(op, dpo_pairs_workspace(b, pairs));
+  scratch.require("dpo_pairs", dpo_pairs_workspace(b, pairs));
   typename arena_of<B>::frame frame(scratch);
   const auto ratio = [&](const_real_view<B> logp, const_real_view<B> ref_logp) {
     if (!referenced) return logp;
@@ -153,7 +151,18 @@ void dpo_pairs(B& b, arena_of<B>& scratch, const dpo_pairs_inputs<real_of<B>, sp
     return as_const(difference);
   };
   const auto chosen = ratio(in.chosen, in.ref_chosen), rejected = ratio(in.rejected, in.ref_rejected);
-  detail::dpo_ratios(b, scratch, {chosen, rejected, in.chosen, in.rejected}, options, out);
+  dpo_ratios(b, scratch, {chosen, rejected, in.chosen, in.rejected}, options, out);
+}
+}  // namespace detail
+
+/// DPO from summed log-probabilities: `L = 1/denominator sum_p [-(1 - e) log sigmoid(z_p) - e log sigmoid(-z_p)]` with
+/// `z = beta [(chosen - ref_chosen) - (rejected - ref_rejected)]`. arXiv:2305.18290, eq. 7; `e`: see math/dpo.hpp. In float, sums of
+/// thousands of tokens leave few digits for their difference: `dpo` subtracts token by token.
+template <class B>
+  requires has_backend_types<B>
+void dpo_pairs(B& b, arena_of<B>& scratch, const dpo_pairs_inputs<real_of<B>, space_of<B>>& in,
+               const dpo_options& options, const dpo_pairs_outputs<real_of<B>, space_of<B>>& out) {
+  detail::dpo_pairs_as("dpo_pairs", b, scratch, in, options, out);
 }
 
 /// Bytes of arena that `dpo` takes for flat arrays of `tokens` entries.
@@ -190,7 +199,7 @@ void dpo(B& b, arena_of<B>& scratch, const dpo_inputs<real_of<B>, space_of<B>>& 
     detail::require_reference(op, "ref_logp", in.ref_logp.given() || tokens == 0, options);
     require_same_shape(op, "ref_logp", in.ref_logp, "logp", in.logp);
   }
-  require_layout(op, layout, tokens);
+  require_sequences(op, layout, tokens);
   require_given(op, "pairs.chosen", in.pairs.chosen, sequences > 0);
   require_given(op, "pairs.rejected", in.pairs.rejected, sequences > 0);
   require_same_shape(op, "pairs.rejected", in.pairs.rejected, "pairs.chosen", in.pairs.chosen);
@@ -256,10 +265,10 @@ dpo_result<detail::value_of<R>> dpo(const R& chosen, view<const detail::value_of
   dpo_result<T> r{.d_chosen = detail::zeros<T>(pairs), .d_rejected = detail::zeros<T>(pairs)};
   T m[std::size(dpo_metrics)][2] = {};
   detail::host_call<T> call(dpo_pairs_workspace(serial::backend<T>{}, pairs));
-  dpo_pairs(call.compute, call.scratch,
-            {.chosen = c, .rejected = rejected, .ref_chosen = ref_chosen, .ref_rejected = ref_rejected}, options,
-            {.loss = r.loss, .d_chosen = r.d_chosen, .d_rejected = r.d_rejected,
-             .metrics = view<T, 2>(&m[0][0], std::size(dpo_metrics), 2)});
+  detail::dpo_pairs_as("dpo", call.compute, call.scratch,
+                       {.chosen = c, .rejected = rejected, .ref_chosen = ref_chosen, .ref_rejected = ref_rejected}, options,
+                       {.loss = r.loss, .d_chosen = r.d_chosen, .d_rejected = r.d_rejected,
+                        .metrics = view<T, 2>(&m[0][0], std::size(dpo_metrics), 2)});
   T* fields[] = {&r.accuracy, &r.margin, &r.reward_chosen, &r.reward_rejected, &r.logp_chosen, &r.logp_rejected};
   for (std::size_t k = 0; k < std::size(fields); ++k) *fields[k] = metric_value(dpo_metrics[k].kind, m[k][0], m[k][1]);
   return r;

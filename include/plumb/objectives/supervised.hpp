@@ -68,7 +68,7 @@ void supervised(B& b, arena_of<B>& scratch, const supervised_inputs<real_of<B>, 
   require_arguments(op, {{"loss", out.loss}, {"d_logp", out.d_logp}, {"metrics", out.metrics}},
                     {{"logp", in.logp}, {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
   require_given(op, "logp", in.logp, in.sequences.scored.extent(0) > 0);
-  require_layout(op, in.sequences, tokens);
+  require_sequences(op, in.sequences, tokens);
   detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(supervised_metrics));

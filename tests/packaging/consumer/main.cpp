@@ -66,7 +66,11 @@ void infinities_and_nan() {
 }
 
 bool begins_as_it_should(const char* sentence) {
+#if defined(PLUMB_NO_EXCEPTIONS)
+  const char* text = "plumb: dpo_pairs: argument `rejected` has 1 elements, but `chosen` has 2.";
+#else
   const char* text = "plumb: dpo: argument `rejected` has 1 elements, but `chosen` has 2.";
+#endif
   for (; *text != '\0'; ++text, ++sentence)
     if (*text != *sentence) return false;
   return true;

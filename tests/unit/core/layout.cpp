@@ -15,9 +15,9 @@ TEST_CASE("layout: packed from cumulated lengths, without a copy") {
   CHECK(l.end(2) == 7);
   CHECK(count_scored(l) == 7);
   CHECK(sequence_layout<>::packed({}).sequences() == 0);
-  CHECK(refusal([] { require_layout("op", sequence_layout<>::packed({}), 7); }) ==
+  CHECK(refusal([] { require_sequences("op", sequence_layout<>::packed({}), 7); }) ==
         "plumb: op: no sequences are given, but there are 7 tokens. Nothing was written.");
-  CHECK(refusal([] { require_layout("op", sequence_layout<>::packed({}), 0); }) == "(it was not refused)");
+  CHECK(refusal([] { require_sequences("op", sequence_layout<>::packed({}), 0); }) == "(it was not refused)");
 }
 
 TEST_CASE("layout: what does not fit is refused") {

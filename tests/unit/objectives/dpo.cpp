@@ -124,15 +124,14 @@ TEST_CASE("dpo: what is refused, in a sentence, with nothing written") {
 }
 
 TEST_CASE("dpo: thousands of tokens a reply lose no digits in float") {
-  for (const std::size_t length : {512u, 4096u}) {
-    const auto noise = normal_numbers(3, 2 * length, 0.05, 0);
+  for (const std::int32_t length : {512, 4096}) {
+    const auto noise = normal_numbers(3, index_t{2} * length, 0.05, 0);
     std::vector<float> logp, ref;
     for (const double x : noise) {
       ref.push_back(static_cast<float>(-2 + x));
       logp.push_back(ref.back() + static_cast<float>(0.02 * x + 0.001));
     }
-    const auto n = static_cast<std::int32_t>(length);
-    const std::vector<std::int32_t> cu{0, n, 2 * n}, chosen{0}, rejected{1};
+    const std::vector<std::int32_t> cu{0, length, 2 * length}, chosen{0}, rejected{1};
     const preference_pairs<> pairs{sequence_layout<>::packed(cu), chosen, rejected};
     const auto of = [&]<class T>(T) {
       const std::vector<T> x(logp.begin(), logp.end()), y(ref.begin(), ref.end());

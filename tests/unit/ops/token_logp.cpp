@@ -141,18 +141,18 @@ TEMPLATE_TEST_CASE("token_logp_backward: at a confident target 16 bits lose no m
   plumb::serial::backend<float> compute;
   std::vector<char> memory(4096);
   plumb::arena<> scratch{memory};
-  constexpr plumb::index_t v = 32;
+  constexpr int words = 32;
   const double unit = std::is_same_v<TestType, plumb::bf16> ? 1.0 / 256 : 1.0 / 2048;  // half a step, relative
   for (const float target_logit : {4.0f, 6.0f, 8.0f, 10.0f, 12.0f}) {
-    std::vector<TestType> logits(v, TestType(0.0f)), d_logits(v);
+    std::vector<TestType> logits(words, TestType(0.0f)), d_logits(words);
     logits[3] = TestType(target_logit);
     const std::vector<std::int32_t> target{3};
     std::vector<float> lse(1), d_logp{1};
-    const plumb::token_logp_inputs<TestType> in{.logits = plumb::view<const TestType, 2>(logits.data(), 1, v), .targets = target};
+    const plumb::token_logp_inputs<TestType> in{.logits = plumb::view<const TestType, 2>(logits.data(), 1, words), .targets = target};
     plumb::token_logp(compute, scratch, in, {}, {.log_sum_exp = lse});
-    plumb::token_logp_backward(compute, scratch, in, {}, {.log_sum_exp = lse, .d_logp = d_logp}, plumb::view<TestType, 2>(d_logits.data(), 1, v));
+    plumb::token_logp_backward(compute, scratch, in, {}, {.log_sum_exp = lse, .d_logp = d_logp}, plumb::view<TestType, 2>(d_logits.data(), 1, words));
     // 1 - p of the target, without the cancellation. A log-sum-exp of 12 in float is known to 5e-7, and so is p.
-    const double others = (v - 1) * std::exp(-static_cast<double>(target_logit)), exact = others / (1 + others);
+    const double others = (words - 1) * std::exp(-static_cast<double>(target_logit)), exact = others / (1 + others);
     CAPTURE(target_logit, exact, static_cast<float>(d_logits[3]));
     CHECK(std::abs(static_cast<double>(static_cast<float>(d_logits[3])) - exact) <= unit * exact + 1e-6);
   }
