@@ -2,14 +2,15 @@
 // Files of the lab: checkpoints in safetensors, figures in summary.json. Each is written beside its place and then renamed, so that a
 // file is whole or not there.
 
+#include "figures.hpp"
 #include "transformer.hpp"
 
 #include <nlohmann/json.hpp>
 
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <optional>
 
 namespace lab {
 
@@ -17,10 +18,11 @@ inline void write_atomically(const std::filesystem::path& path, const std::strin
   std::filesystem::create_directories(path.parent_path().empty() ? "." : path.parent_path());
   auto part = path;
   part += ".part";
+  errno = 0;
   std::ofstream out(part, std::ios::binary);
   out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   out.close();
-  if (!out) throw std::runtime_error("cannot write " + part.string());
+  if (!out) throw std::runtime_error("cannot write " + part.string() + (errno != 0 ? std::string(": ") + std::strerror(errno) : ""));
   std::filesystem::rename(part, path);
 }
 
@@ -36,7 +38,9 @@ void save_checkpoint(const std::filesystem::path& path, const transformer<B>& mo
                             {"num_hidden_layers", std::to_string(c.layers)},
                             {"num_attention_heads", std::to_string(c.heads)},
                             {"intermediate_size", std::to_string(c.feed_forward)},
-                            {"max_position_embeddings", std::to_string(c.positions)}};
+                            {"max_position_embeddings", std::to_string(c.positions)},
+                            {"rms_norm_eps", nlohmann::json(c.rms_epsilon).dump()},
+                            {"rope_theta", nlohmann::json(c.rope_base).dump()}};
   for (const auto& p : model.layout().list()) {
     const auto shape = p.name.find("norm") != std::string::npos ? nlohmann::json{p.columns} : nlohmann::json{p.rows, p.columns};
     header[p.name] = {{"dtype", "F32"}, {"shape", shape}, {"data_offsets", {4 * p.offset, 4 * (p.offset + p.size())}}};
@@ -90,14 +94,13 @@ void load_checkpoint(const std::filesystem::path& path, transformer<B>& model) {
   model.weights() = std::move(weights);
 }
 
-/// One number of the summary, with its 95 % interval where it has one.
-struct figure {
-  std::string name;
-  double value;
-  std::optional<double> low{}, high{};
-  std::size_t n = 0;
-  std::string unit{};
-};
+/// Null stands for what is not there, and for what is not finite.
+inline nlohmann::ordered_json or_null(std::optional<double> x) {
+  return x && std::isfinite(*x) ? nlohmann::ordered_json(*x) : nlohmann::ordered_json();
+}
+inline nlohmann::ordered_json to_json(const figure& f) {
+  return {{"name", f.name}, {"value", or_null(f.value)}, {"low", or_null(f.low)}, {"high", or_null(f.high)}, {"n", f.n}, {"unit", f.unit}};
+}
 
 struct summary {
   std::string demo, backend;
@@ -108,9 +111,7 @@ struct summary {
 
   void write(const std::filesystem::path& path) const {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();
-    const auto or_null = [](const std::optional<double>& x) { return x ? nlohmann::ordered_json(*x) : nlohmann::ordered_json(); };
-    for (const auto& f : figures)
-      list.push_back({{"name", f.name}, {"value", f.value}, {"low", or_null(f.low)}, {"high", or_null(f.high)}, {"n", f.n}, {"unit", f.unit}});
+    for (const auto& f : figures) list.push_back(to_json(f));
     const nlohmann::ordered_json all{{"demo", demo}, {"seeds", seeds}, {"backend", backend}, {"threads", threads}, {"seconds", seconds}, {"figures", list}};
     write_atomically(path, all.dump(2) + "\n");
   }

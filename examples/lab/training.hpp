@@ -9,6 +9,14 @@
 
 namespace lab {
 
+/// The step's rate: warm-up over the first twentieth, then a cosine down to a tenth.
+inline double schedule(double rate, int step, int steps) {
+  const double warm = std::max(1.0, steps / 20.0);
+  if (step < warm) return rate * (step + 1) / warm;
+  const double done = (step - warm) / std::max(1.0, steps - warm);
+  return rate * (0.1 + 0.9 * 0.5 * (1 + std::cos(3.141592653589793 * done)));
+}
+
 /// A prompt and a reply, one after the other; the reply's tokens are scored.
 struct sample {
   tokens text;
@@ -194,7 +202,7 @@ class trainer {
     ++steps_;
     const adam_moments<real> moments{static_cast<real>(beta1), static_cast<real>(beta2), static_cast<real>(norm > 1 ? 1 / norm : 1)};
     b_.transform2(moments, m, v, g, as_const(m), as_const(v));
-    const adam_step<real> step{static_cast<real>(rate), real(0), static_cast<real>(1e-8),
+    const adam_step<real> step{static_cast<real>(rate), static_cast<real>(0.01), static_cast<real>(1e-8),
                                static_cast<real>(1 / (1 - std::pow(beta1, steps_))), static_cast<real>(1 / (1 - std::pow(beta2, steps_)))};
     b_.transform(step, w, as_const(w), as_const(m), as_const(v));
     b_.sync();

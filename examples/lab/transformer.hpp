@@ -20,7 +20,7 @@ struct transformer_config {
   index_t layers = 3;
   index_t heads = 4;
   index_t feed_forward = 256;
-  index_t positions = 72;
+  index_t positions = 80;
   index_t scores = 0;  ///< outputs of a reward head on the last token; 0: none
   double rms_epsilon = 1e-5;
   double rope_base = 10000;

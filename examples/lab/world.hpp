@@ -217,6 +217,8 @@ inline constexpr std::array<double, 5> gold_weights{0.35, 0.15, 0.20, 0.15, 0.15
 struct judgement {
   std::array<double, 5> attribute{};  ///< each in 0 .. 4
   double total = 0;
+  int courteous = 0;  ///< courtesy phrases, repeated ones among them
+  bool rude = false;
   std::vector<std::string> reasons{};
 };
 
@@ -270,6 +272,7 @@ inline judgement judge(const prompt& p, const tokens& reply) {
   bool polite_end = false;
   for (std::size_t i = 0; i < sentences.size(); ++i) {
     const auto& s = sentences[i];
+    j.courteous += is_phrase(courtesies, s);
     if (std::find(sentences.begin(), sentences.begin() + static_cast<std::ptrdiff_t>(i), s) !=
         sentences.begin() + static_cast<std::ptrdiff_t>(i)) {
       ++repeated;
@@ -282,6 +285,7 @@ inline judgement judge(const prompt& p, const tokens& reply) {
       polite_end = i + 1 == sentences.size();
     } else if (is_phrase(rude_phrases, s)) {
       ++rude;
+      j.rude = true;
       j.reasons.push_back("is rude: \"" + text(s) + "\"");
     } else if (!parse(s, f)) {
       ++broken;
@@ -304,7 +308,7 @@ inline judgement judge(const prompt& p, const tokens& reply) {
   const auto clamp = [](double x) { return x < 0 ? 0.0 : x > 4 ? 4.0 : x; };
   j.attribute[0] = right == 0 ? (wrong > 0 ? 1 : 0) : clamp(4 - 3 * wrong - 2 * invented);
   j.attribute[1] = right + wrong == 0 ? 0 : clamp(4 - 1.5 * (off_topic + invented));
-  j.attribute[2] = rude > 0 ? 0 : courteous == 0 ? 2 : courteous > 1 ? 3 : polite_end ? 4 : 3;
+  j.attribute[2] = rude > 0 ? 0 : courteous == 0 ? 2 : courteous > 1 ? clamp(4.5 - 1.5 * (courteous - 1)) : polite_end ? 4 : 3;
   const double over = length > 14 ? (static_cast<double>(length) - 14) / 2 : 0;
   j.attribute[3] = clamp(4 - 2 * repeated - over);
   j.attribute[4] = clamp(4 - 2 * broken - (unfinished ? 1 : 0));
@@ -323,10 +327,10 @@ inline std::string explain(const judgement& j) {
 
 /// Chances of each flaw in a reply.
 struct writer {
-  double wrong, off_topic, no_courtesy, rude, fawning, repeat, dropped_word;
+  double wrong, off_topic, no_courtesy, rude, fawning, repeat, dropped_word;  ///< `fawning`: another courtesy, up to three times
 };
-inline constexpr writer base_writer{0.45, 0.35, 0.55, 0.12, 0.10, 0.25, 0.20};           ///< text for pretraining
-inline constexpr writer demonstration_writer{0.18, 0.20, 0.45, 0.05, 0.06, 0.12, 0.08};  ///< supervised fine-tuning: mixed quality
+inline constexpr writer base_writer{0.45, 0.35, 0.55, 0.12, 0.25, 0.25, 0.20};           ///< text for pretraining
+inline constexpr writer demonstration_writer{0.18, 0.20, 0.45, 0.05, 0.15, 0.12, 0.08};  ///< supervised fine-tuning: mixed quality
 
 inline tokens write_reply(const prompt& p, const writer& w, world_random& r) {
   fact said = p.answer;
@@ -350,7 +354,7 @@ inline tokens write_reply(const prompt& p, const writer& w, world_random& r) {
     detail::append(text, r.pick(rude_phrases));
   } else if (!r.chance(w.no_courtesy)) {
     detail::append(text, r.pick(courtesies));
-    if (r.chance(w.fawning)) detail::append(text, r.pick(courtesies));
+    for (int more = 0; more < 3 && r.chance(w.fawning); ++more) detail::append(text, r.pick(courtesies));
   }
   tokens t = words().encode(text);
   t.push_back(vocabulary::end_of_reply);
@@ -367,14 +371,22 @@ inline tokens ideal_reply(const prompt& p) {
 
 // Labels.
 
-/// Of gold totals: P(a is preferred to b) = sigmoid((a - b) / temperature).
+/// What those who label pairs see. They are hasty: a courtesy phrase pleases them as it does the judge, and each further one a quarter as much
+/// again (up to four; the judge wants one), and length does not bother them; otherwise they see what the judge sees. Among usual replies this hardly matters. A policy that is pressed hard to please them
+/// leaves the judge behind: over-optimisation as of Gao, Schulman and Hilton, arXiv:2210.10760.
+inline double hasty_total(const judgement& j) {
+  const double politeness = j.rude ? 0 : j.courteous == 0 ? 2 : 3.5 + 0.5 * std::min(j.courteous, 4), conciseness = 4;
+  return j.total + gold_weights[2] * (politeness - j.attribute[2]) + gold_weights[3] * (conciseness - j.attribute[3]);
+}
+
+/// Of what the labellers see: P(a is preferred to b) = sigmoid((a - b) / temperature).
 inline constexpr double label_temperature = 0.25;
-inline double preference_probability(double gold_a, double gold_b) {
-  return 1 / (1 + std::exp(-(gold_a - gold_b) / label_temperature));
+inline double preference_probability(const judgement& a, const judgement& b) {
+  return 1 / (1 + std::exp(-(hasty_total(a) - hasty_total(b)) / label_temperature));
 }
 /// Expected accuracy of the best possible guess on the noisy label of this pair.
-inline double label_ceiling(double gold_a, double gold_b) {
-  const double p = preference_probability(gold_a, gold_b);
+inline double label_ceiling(const judgement& a, const judgement& b) {
+  const double p = preference_probability(a, b);
   return p > 0.5 ? p : 1 - p;
 }
 

@@ -1,5 +1,5 @@
 // The lab's files: checkpoints that come back bit by bit, sentences for those that cannot be read, figures as JSON, nothing half written.
-#include "lab/report.hpp"
+#include "lab/stages.hpp"
 #include "support/catch.hpp"
 
 #include <plumb/backends/serial.hpp>
@@ -124,4 +124,68 @@ TEST_CASE("lab: intervals") {
   const auto m = lab::mean_figure("x", {1, 2, 3, 4}, "points");
   CHECK(m.value == 2.5);
   CHECK(*m.high - m.value == Catch::Approx(1.959964 * std::sqrt(5.0 / 3 / 4)).epsilon(1e-12));
+}
+
+TEST_CASE("lab: figures over seeds") {
+  const auto one = [](double x) { return std::vector<lab::figure>{{"rate", x, {}, {}, 10, "share", "the rate"}}; };
+  CHECK(lab::over_seeds({{7, one(0.5)}}).size() == 1);
+  const auto three = lab::over_seeds({{1, one(0.5)}, {2, one(0.6)}, {3, one(0.7)}});
+  REQUIRE(three.size() == 4);
+  CHECK(three[0].name == "rate");
+  CHECK(three[0].n == 3);
+  CHECK(three[0].value == Catch::Approx(0.6));
+  CHECK(*three[0].high - three[0].value == Catch::Approx(4.3027 * 0.1 / std::sqrt(3.0)).epsilon(1e-5));  // Student's t, two degrees
+  CHECK(three[2].name == "seed 2/rate");
+  CHECK(lab::student_t(10) == Catch::Approx(2.2281));
+  CHECK(lab::student_t(11) == Catch::Approx(2.2010).margin(1e-3));
+  CHECK(lab::student_t(100) == Catch::Approx(1.9840).margin(1e-3));
+}
+
+TEST_CASE("lab: a stage is done once, and again only for another program, other settings or --fresh") {
+  const folder f;
+  int made = 0, loaded = 0;
+  const auto run = [&](const char* settings, bool fresh) {
+    lab::run_folder r(f.path / "seed-1", settings, fresh);
+    made = loaded = 0;
+    for (const char* stage : {"one", "two"}) r.once(stage, [&] { ++loaded; }, [&] { ++made; });
+  };
+  run("a", false);
+  CHECK(made == 2);
+  run("a", false);
+  CHECK(loaded == 2);
+  run("a", true);
+  CHECK(made == 2);
+  run("b", false);
+  CHECK(made == 2);
+  CHECK(fs::exists(f.path / "seed-1.old2" / "run.json"));
+  // What fails leaves the stage to be done.
+  lab::run_folder r(f.path / "seed-1", "b", false);
+  CHECK_THROWS(r.once("three", [] {}, [] { throw std::runtime_error("cut off"); }));
+  lab::run_folder again(f.path / "seed-1", "b", false);
+  CHECK(again.done("two"));
+  CHECK(!again.done("three"));
+  // What was left behind and cannot be read says where it is from.
+  CHECK_THROWS_WITH(again.once("two", [] { throw std::runtime_error("two.json: cannot be read"); }, [] {}),
+                    "two.json: cannot be read (left by stage \"two\"; --fresh starts over)");
+}
+
+TEST_CASE("lab: findings come back as they were") {
+  const folder f;
+  lab::findings out;
+  out.figures = {lab::rate_figure("win_rate", 60, 100, "wins"), {"nothing", std::nan(""), {}, {}, 0, "", ""}, {"third", 1.0 / 3, {}, {}, 7, "nats", "a third"}};
+  out.examples = {{"where ?", {{"SFT", "there \"quoted\" .", 3.25, "answers rightly"}, {"file", "no score", {}, ""}}}};
+  lab::save(f.path / "x.json", out);
+  const auto in = lab::load_findings(f.path / "x.json");
+  REQUIRE(in.figures.size() == 3);
+  CHECK(in.figures[0].value == out.figures[0].value);
+  CHECK(in.figures[0].low == out.figures[0].low);
+  CHECK(in.figures[0].label == "wins");
+  CHECK(std::isnan(in.figures[1].value));
+  CHECK(in.figures[2].value == 1.0 / 3);
+  REQUIRE(in.examples.size() == 1);
+  CHECK(in.examples[0].replies[0].text == "there \"quoted\" .");
+  CHECK(in.examples[0].replies[0].score == 3.25);
+  CHECK(!in.examples[0].replies[1].score);
+  write(f.path / "bad.json", "{");
+  CHECK_THROWS_WITH(lab::load_findings(f.path / "bad.json"), (f.path / "bad.json").string() + ": cannot be read");
 }

@@ -39,6 +39,7 @@ TEST_CASE("world: every prompt has an ideal reply, and text that its vocabulary 
     const prompt p = draw_prompt(r, i % 2 == 0);
     REQUIRE(judge(p, ideal_reply(p)).total == 4);
     REQUIRE(p.text.size() <= 40);
+    REQUIRE(p.text.size() + write_reply(p, base_writer, r).size() <= 80);  // positions of the lab's model
     REQUIRE(held_out(p) == (i % 2 == 0));
     REQUIRE(words().encode(words().decode(p.text)) == p.text);
   }
@@ -66,10 +67,26 @@ TEST_CASE("world: demonstrations are better than the base text, and worse than i
   CHECK(demonstrations < 3.7);
 }
 
+TEST_CASE("world: the labellers are hasty where the judge is not") {
+  const auto once = of("the lamp is green . glad to help .");
+  const auto fawning = of("the lamp is green . glad to help . happy to help . hope this helps . have a nice day .");
+  CHECK(once.total > fawning.total + 0.5);
+  CHECK(fawning.attribute[2] == 0);
+  CHECK(fawning.courteous == 4);
+  CHECK(hasty_total(fawning) == Catch::Approx(hasty_total(once) + 1.5 * gold_weights[2]));
+  CHECK(hasty_total(of("the lamp is green . who cares .")) < hasty_total(of("the lamp is green .")));
+  // They see what the judge sees in everything else.
+  const auto wrong = of("the lamp is red . glad to help .");
+  CHECK(hasty_total(once) - hasty_total(wrong) == Catch::Approx(once.total - wrong.total));
+}
+
 TEST_CASE("world: labels are as noisy as their probability says") {
-  CHECK(preference_probability(3, 3) == 0.5);
-  CHECK(preference_probability(4, 3) == Catch::Approx(1 / (1 + std::exp(-4.0))));
-  CHECK(label_ceiling(3, 4) == label_ceiling(4, 3));
+  const auto polite = of("the lamp is green . glad to help ."), plain = of("the lamp is green ."), rude = of("the lamp is green . who cares .");
+  CHECK(preference_probability(polite, polite) == 0.5);
+  // One courtesy phrase is worth two points of politeness, which is a fifth of what they see.
+  CHECK(preference_probability(polite, plain) == Catch::Approx(1 / (1 + std::exp(-0.4 / label_temperature))));
+  CHECK(preference_probability(plain, rude) == Catch::Approx(1 / (1 + std::exp(-0.4 / label_temperature))));
+  CHECK(label_ceiling(polite, plain) == label_ceiling(plain, polite));
   world_random r(3);
   const judgement j = of("the lamp is green . <end>");
   double mean = 0, missing = 0;

@@ -1,0 +1,184 @@
+#pragma once
+// What a run of the lab is made of, and its flags.
+
+#include <plumb/core/view.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#if __has_include(<plumb/backends/onednn.hpp>)
+#define LAB_HAS_ONEDNN 1
+#else
+#define LAB_HAS_ONEDNN 0
+#endif
+
+#if !defined(LAB_HAS_DATA)  // the build says whether there is plumb::data
+#define LAB_HAS_DATA 0
+#endif
+
+namespace lab {
+
+using plumb::index_t;
+
+/// The stages, in the order in which a whole run does them; `--only` names them.
+inline const std::vector<std::string> stage_names{"pretrain", "sft", "pairs", "reward", "dpo", "judge-rewards", "judge-policies", "best-of-n"};
+
+/// Numbers chosen on seeds 11 and 12 alone, before any other seed of this world was run.
+struct settings {
+  std::vector<std::uint64_t> seeds{1};
+  std::string backend = LAB_HAS_ONEDNN ? "onednn" : "serial";
+  std::filesystem::path out = "out/lab";
+  std::vector<std::string> only = stage_names;
+  bool fresh = false;  ///< start over, whatever is there
+  bool quick = false;  ///< a small run that only shows that everything works
+  std::filesystem::path data{};  ///< a preference file instead of the lab's own world
+
+  index_t width = 96, layers = 3;
+  int pretrain_steps = 3500, sft_steps = 300, reward_steps = 250, dpo_steps = 400;
+  std::size_t texts = 32, pairs = 32, preference_pairs = 4096, test_pairs = 1000, test_prompts = 1200;
+  std::size_t best_prompts = 128, best_samples = 256;  ///< best-of-n: prompts, and replies drawn to each
+  double pretrain_rate = 3e-3, sft_rate = 5e-4, reward_rate = 5e-4, dpo_rate = 1e-4, beta = 0.3;
+
+  // Of a run on a preference file.
+  std::size_t file_pairs = 2000;       ///< at most
+  std::int32_t file_vocabulary = 2048;  ///< of the tokenizer learned from it
+  index_t positions = 192;             ///< tokens of prompt and reply that the models see
+  int language_epochs = 4, reward_epochs = 2;
+
+  void make_quick() {
+    quick = true;
+    width = 32, layers = 1;
+    pretrain_steps = 40, sft_steps = 10, reward_steps = 10, dpo_steps = 10;
+    preference_pairs = 64, test_pairs = 48, test_prompts = 32;
+    best_prompts = 16, best_samples = 16;
+    file_pairs = 60, file_vocabulary = 320, positions = 64, language_epochs = 1, reward_epochs = 1;
+  }
+
+  /// All that the figures of one seed depend on, but the seed itself.
+  std::vector<std::pair<std::string, std::string>> described() const {
+    std::vector<std::pair<std::string, std::string>> all;
+    const auto add = [&](const char* name, const auto& value) {
+      std::ostringstream text;
+      text << value;
+      all.emplace_back(name, text.str());
+    };
+    add("backend", backend);
+    add("width", width);
+    add("layers", layers);
+    add("texts in a batch", texts);
+    add("pairs in a batch", pairs);
+    add("pretraining rate", pretrain_rate);
+    add("SFT rate", sft_rate);
+    add("reward-model rate", reward_rate);
+    add("DPO rate", dpo_rate);
+    add("DPO beta", beta);
+    if (!data.empty()) {
+      add("file", data.string());
+      add("pairs at most", file_pairs);
+      add("tokens of the vocabulary", file_vocabulary);
+      add("positions", positions);
+      add("epochs of the language model", language_epochs);
+      add("epochs of the reward model", reward_epochs);
+      return all;
+    }
+    add("pretraining steps", pretrain_steps);
+    add("SFT steps", sft_steps);
+    add("preference pairs", preference_pairs);
+    add("reward-model steps", reward_steps);
+    add("DPO steps", dpo_steps);
+    add("held-out pairs", test_pairs);
+    add("held-out prompts", test_prompts);
+    add("best-of-n prompts", best_prompts);
+    add("best-of-n replies to each", best_samples);
+    return all;
+  }
+};
+
+constexpr const char* usage = R"(plumb_lab [--seed N | --seeds N,N,...] [--backend serial|onednn] [--only STAGE,...] [--out DIR] [--fresh] [--quick]
+plumb_lab --data FILE [--pairs N] [the flags above, but --only]
+  --data FILE    trains on your preference pairs (JSONL, gzip or not; HH-RLHF, TRL, HelpSteer2, UltraFeedback) instead of the lab's world
+  --pairs N      at most so many of them (default 2000: a few minutes)
+  --seed N       which run (default 1): same seed, same backend, same number of threads, same numbers
+  --seeds N,...  several runs, one after the other; figures are their means, then each run's own
+  --backend B    serial or onednn (default onednn, where it was built)
+  --only S,...   these stages, and what they need and is not there yet:
+                 pretrain, sft, pairs, reward, dpo, judge-rewards, judge-policies, best-of-n
+  --out DIR      where the report, figures and checkpoints go (default out/lab; with --data, out/data)
+  --fresh        starts over; else a run that was cut off goes on after the last stage that it finished
+  --quick        a few steps of each stage, to see that it all works
+)";
+
+/// "1,2,3" in parts.
+inline std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, ',');) parts.push_back(part);
+  return parts;
+}
+
+inline std::uint64_t number(const std::string& flag, const std::string& text) {
+  if (text.empty() || text.size() > 9 || text.find_first_not_of("0123456789") != std::string::npos)
+    throw std::invalid_argument(flag + " wants a number of at most nine digits, not \"" + text + "\"");
+  return std::stoull(text);
+}
+
+/// Reads the flags; a sentence where one is not understood.
+inline settings parse_flags(int count, char** flags) {
+  settings s;
+  for (int i = 1; i < count; ++i)
+    if (std::string(flags[i]) == "--quick") s.make_quick();  // first: what is said beside it counts
+  for (int i = 1; i < count; ++i) {
+    const std::string flag = flags[i];
+    const auto value = [&] {
+      if (i + 1 >= count) throw std::invalid_argument(flag + " wants a value");
+      return std::string(flags[++i]);
+    };
+    if (flag == "--quick") {
+      continue;
+    } else if (flag == "--fresh") {
+      s.fresh = true;
+    } else if (flag == "--seed" || flag == "--seeds") {
+      s.seeds.clear();
+      const std::string text = value();
+      for (const std::string& n : flag == "--seed" ? std::vector{text} : split(text)) {
+        s.seeds.push_back(number(flag, n));
+        for (std::size_t k = 0; k + 1 < s.seeds.size(); ++k)
+          if (s.seeds[k] == s.seeds.back()) throw std::invalid_argument("--seeds names " + n + " twice");
+      }
+      if (s.seeds.empty()) throw std::invalid_argument(flag + " wants at least one number");
+    } else if (flag == "--backend") {
+      s.backend = value();
+      if (s.backend != "serial" && s.backend != "onednn") throw std::invalid_argument("--backend is serial or onednn, not \"" + s.backend + "\"");
+      if (s.backend == "onednn" && !LAB_HAS_ONEDNN) throw std::invalid_argument("--backend onednn: this program was built without oneDNN");
+    } else if (flag == "--only") {
+      s.only = split(value());
+      if (s.only.empty()) throw std::invalid_argument("--only wants at least one stage");
+      for (const auto& stage : s.only)
+        if (std::find(stage_names.begin(), stage_names.end(), stage) == stage_names.end())
+          throw std::invalid_argument("--only: there is no stage \"" + stage + "\"");
+    } else if (flag == "--data") {
+      s.data = value();
+      if (s.data.empty()) throw std::invalid_argument("--data wants a file");
+    } else if (flag == "--pairs") {
+      s.file_pairs = number(flag, value());
+      if (s.file_pairs < 20) throw std::invalid_argument("--pairs wants at least 20");
+    } else if (flag == "--out") {
+      s.out = value();
+    } else {
+      throw std::invalid_argument("unknown flag \"" + flag + "\"");
+    }
+  }
+  if (!s.data.empty()) {
+    if (s.only != stage_names) throw std::invalid_argument("--only goes with the lab's own world, not with --data");
+    if (!LAB_HAS_DATA) throw std::invalid_argument("--data: this program was built without plumb::data");
+    if (s.out == "out/lab") s.out = "out/data";
+  }
+  return s;
+}
+
+}  // namespace lab
