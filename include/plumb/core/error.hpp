@@ -145,6 +145,7 @@ class backend_error : public error {
 PLUMB_TYPES_END
 PLUMB_NAMESPACE_BEGIN
 
+/// Throws `precondition_error`; without exceptions, calls the handler.
 [[noreturn]] inline void fail(const message& m) { throw precondition_error(m); }
 /// Throws `backend_error`, with the code of the library below; without exceptions, calls the handler.
 [[noreturn]] inline void fail_backend(const message& m, int code) { throw backend_error(m, code); }

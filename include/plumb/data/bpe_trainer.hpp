@@ -9,6 +9,7 @@ PLUMB_NAMESPACE_BEGIN
 
 namespace data {
 
+/// How large a vocabulary is learned, and from what.
 struct bpe_options {
   std::int32_t vocabulary_size = 4096;        ///< bytes and special tokens included; at least 256 + the special tokens
   std::vector<std::string> special_tokens{};  ///< their names; they get the ids 256, 257, ...

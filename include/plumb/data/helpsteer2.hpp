@@ -9,6 +9,7 @@
 PLUMB_NAMESPACE_BEGIN
 namespace data {
 
+/// Of HelpSteer2, in the order of its files.
 inline constexpr std::array<const char*, 5> helpsteer2_attributes = {"helpfulness", "correctness", "coherence",
                                                                      "complexity", "verbosity"};
 

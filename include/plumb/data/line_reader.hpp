@@ -172,6 +172,7 @@ class byte_source {
   std::string problem_;
 };
 
+/// What the next step of a `line_reader` gave.
 enum class line_status { line, end, problem };
 
 /// Line after line, blank ones left out, without their ends ("\n" or "\r\n"; the last line needs none) and without the

@@ -28,7 +28,7 @@ enum class pretokenizer {
 ///   begins the next piece; or else all of it.
 /// These are the rules of GPT-2's tokenizer (github.com/openai/gpt-2, src/encoder.py) with three changes: letters and
 /// white space need no Unicode tables, so a piece ends at the same place whether one reads bytes or code points; 'so'
-/// is no contraction; and a line break before a word stays with the white space before it. Only \xHH escapes of ASCII,
+/// is no contraction; and a line break before a word stays with the white space before it. Only `\xHH` escapes of ASCII,
 /// classes, groups and lookaheads are used: the regular expressions of Oniguruma, JavaScript and std::regex cut alike.
 inline constexpr std::string_view words_pattern =
     R"('(?:[sdmt]|ll|re|ve)(?![^\x00-\x40\x5B-\x60\x7B-\x7F]))"
@@ -56,6 +56,7 @@ inline constexpr auto byte_classes = [] {
   return table;
 }();
 
+/// The class of a byte.
 constexpr byte_class class_of(char c) { return byte_classes[static_cast<unsigned char>(c)]; }
 
 /// Length of the contraction at the start of `text`; 0 if there is none.

@@ -13,6 +13,7 @@
 PLUMB_NAMESPACE_BEGIN
 namespace data {
 
+/// The formats of preference data, by the keys of their records.
 enum class format {
   detect,                 ///< by the keys of the first record
   hh_rlhf,                ///< {chosen, rejected}: whole transcripts with "\n\nHuman:" and "\n\nAssistant:"
@@ -23,8 +24,10 @@ enum class format {
   ultrafeedback           ///< {instruction or prompt, completions: [{response, overall_score, annotations}]}
 };
 
+/// Their names, in the order of `format`.
 inline constexpr const char* format_names[] = {
     "detect", "hh_rlhf", "trl_preference", "unpaired", "helpsteer2", "helpsteer2_preference", "ultrafeedback"};
+/// "hh_rlhf" and so on.
 inline const char* format_name(format f) { return format_names[static_cast<std::size_t>(f)]; }
 
 /// What happens at a record that cannot be read.
@@ -39,6 +42,7 @@ enum class pairing {
   best_and_random_lower  ///< the highest rating and any lower one, drawn by `seed` and the number of the line
 };
 
+/// How a file is read.
 struct read_options {
   data::format format = data::format::detect;
   data::on_error on_error = data::on_error::stop;
@@ -62,6 +66,7 @@ enum class drop {
   too_few_ratings     ///< UltraFeedback pairs: a prompt with fewer than two rated responses
 };
 
+/// What was dropped, in words, in the order of `drop`.
 inline constexpr const char* drop_names[] = {"pairs whose replies are identical",
                                              "empty replies",
                                              "ties",
@@ -69,6 +74,7 @@ inline constexpr const char* drop_names[] = {"pairs whose replies are identical"
                                              "rows without a neighbour of their prompt",
                                              "responses without a rating",
                                              "prompts with fewer than two rated responses"};
+/// How many reasons there are.
 inline constexpr std::size_t drop_reasons = std::size(drop_names);
 
 /// What was read. Where each line is one record: lines = records + dropped + blank_lines + errors.

@@ -12,6 +12,7 @@
 PLUMB_NAMESPACE_BEGIN
 namespace data {
 
+/// How far records are moved, and by which random numbers.
 struct shuffle_options {
   std::size_t window =
       0;  ///< records held; 0 or 1: the order of the file; as many as there are or more: any order, each as likely

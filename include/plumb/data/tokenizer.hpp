@@ -27,7 +27,7 @@ enum class match_specials : bool { no, yes };
 /// On decoding: whether special tokens are left out or written by their names.
 enum class skip_specials : bool { no, yes };
 
-/// A text as a sentence quotes it: at most 40 bytes, and what is not printable ASCII as \xHH.
+/// A text as a sentence quotes it: at most 40 bytes, and what is not printable ASCII as `\xHH`.
 inline std::string in_quotes(std::string_view text) {
   constexpr std::size_t most = 40;
   constexpr const char* digits = "0123456789ABCDEF";

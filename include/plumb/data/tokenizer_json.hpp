@@ -16,6 +16,7 @@ namespace data {
 
 namespace tokenizer_json {
 
+/// The JSON library's value.
 using json = nlohmann::json;
 
 /// What a value is, in the words of JSON, and shown if it is short.
@@ -241,10 +242,12 @@ class reader {
   std::map<std::string, std::int32_t> ids_;
 };
 
+/// The pre-tokenizer and decoder that spell bytes.
 inline nlohmann::ordered_json byte_level() {
   return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
 }
 
+/// The rule as other tools read it.
 inline nlohmann::ordered_json pre_tokenizer(pretokenizer rule) {
   if (rule == pretokenizer::none) return byte_level();
   const nlohmann::ordered_json split = {{"type", "Split"},

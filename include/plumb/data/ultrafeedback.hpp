@@ -1,6 +1,6 @@
 #pragma once
 // UltraFeedback (Cui et al. 2023, arXiv:2310.01377) and what is laid out like it: {instruction or prompt, completions:
-// [{response, overall_score, annotations: {<attribute>: {Rating}}}]}.
+// [{response, overall_score, annotations: {ATTRIBUTE: {Rating}}}]}.
 
 #include <plumb/core/random.hpp>
 #include <plumb/data/hh_rlhf.hpp>

@@ -21,6 +21,7 @@ class unpaired_decoder {
 
 }  // namespace detail
 
+/// prompt, completion and label, in text or chat.
 using unpaired_reader = record_reader<detail::unpaired_decoder>;
 
 }  // namespace data

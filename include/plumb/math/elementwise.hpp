@@ -58,6 +58,7 @@ struct is_nonzero {
   template <class T>
   PLUMB_HD T operator()(const T& x) const { return x < T(0) || T(0) < x ? T(1) : T(0); }
 };
+/// `x` itself.
 struct identity {
   template <class T>
   PLUMB_HD T operator()(const T& x) const { return x; }
