@@ -1,7 +1,9 @@
 #pragma once
 // Figures: numbers with their intervals, and how they get them.
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <limits>
 #include <map>
