@@ -24,6 +24,7 @@ enum class axis_scale { linear, log2, log10 };
 /// line has a gap.
 struct chart_point {
   double x = missing_value, y = missing_value, low = missing_value, high = missing_value;
+  std::string name{};  ///< said beside its numbers: "n = 8"
 };
 struct chart_series {
   std::string name{};
@@ -187,9 +188,16 @@ inline std::string number(double x, int decimals) {
     return with_minus(digits_of(x, std::chars_format::scientific, std::clamp(significant, 0, 9)));
   return grouped(with_minus(digits_of(x, std::chars_format::fixed, std::clamp(decimals, 0, 6))));
 }
-/// Six significant digits, for tables of raw data.
+/// For tables of raw data: up to three decimals, of large and small numbers six significant digits; what rounding left of a zero is a zero.
 inline std::string compact(double x) {
-  return std::isfinite(x) ? with_minus(digits_of(x, std::chars_format::general, 6)) : not_available;
+  if (!std::isfinite(x)) return not_available;
+  const double size = std::abs(x);
+  if (size < 1e-12) return "0";
+  if (size < 0.01 || size >= 1000) return with_minus(digits_of(x, std::chars_format::general, 6));
+  std::string digits = digits_of(x, std::chars_format::fixed, 3);
+  digits.resize(digits.find_last_not_of('0') + 1);
+  if (digits.back() == '.') digits.pop_back();
+  return with_minus(digits);
 }
 /// Decimals that show two digits of a precision such as half an interval.
 inline int decimals_for(double precision) {
@@ -197,13 +205,13 @@ inline int decimals_for(double precision) {
 }
 inline std::string count(std::size_t n) { return grouped(std::to_string(n)); }
 
-/// What a reader sees: shares in percent.
+/// What a reader sees: shares in percent, their differences in percentage points.
 inline figure as_shown(figure f) {
-  if (f.unit != "share") return f;
+  if (f.unit != "share" && f.unit != "difference of shares") return f;
   f.value *= 100;
   if (f.low) *f.low *= 100;
   if (f.high) *f.high *= 100;
-  f.unit = "%";
+  f.unit = f.unit == "share" ? "%" : "percentage points";
   return f;
 }
 inline bool has_interval(const figure& f) { return f.low && f.high && std::isfinite(*f.low) && std::isfinite(*f.high); }
@@ -451,7 +459,7 @@ inline std::string draw(const line_chart& c, bool wide, const std::string& id) {
       put(path, i > 0 && drawn(points[i - 1]) ? "L" : "M", px(p.x), " ", py(p.y));
       put(marks, "<g><title>", escape(c.series[k].name), ": ", compact(p.y));
       if (bounded(p)) put(marks, " [", compact(p.low), ", ", compact(p.high), "]");
-      put(marks, " at ", compact(p.x), "</title>", mark(k, px(p.x), py(p.y)), "</g>\n");
+      put(marks, " at ", compact(p.x), p.name.empty() ? "" : ", ", escape(p.name), "</title>", mark(k, px(p.x), py(p.y)), "</g>\n");
     }
     for (std::size_t i = 0; i < points.size();) {
       std::size_t end = i;

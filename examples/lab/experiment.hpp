@@ -44,15 +44,16 @@ class experiment {
  public:
   using real = plumb::real_of<B>;
 
-  experiment(B& compute, const settings& s, std::uint64_t seed, run_folder& folder) : b_(compute), s_(s), seed_(seed), folder_(folder) {
+  explicit experiment(const seed_context<B>& run) : b_(run.compute), s_(run.s), seed_(run.seed), folder_(run.folder) {
     config_ = {.vocabulary = static_cast<index_t>(words().size()), .width = s_.width, .layers = s_.layers,
                .feed_forward = s_.width * 8 / 3 / 8 * 8};
   }
 
-  /// Does the stages of `--only`, and those that they need, each once.
+  /// Does the stages of `--only`, and those that they need, each once; what was measured before is read back, asked for or not.
   void run() {
     for (const std::string& stage : stage_names) {
-      if (std::find(s_.only.begin(), s_.only.end(), stage) == s_.only.end()) continue;
+      const bool asked = std::find(s_.only.begin(), s_.only.end(), stage) != s_.only.end();
+      if (!asked && !(is_measuring(stage) && folder_.done(stage))) continue;
       if (stage == "pretrain") pretrained();
       if (stage == "sft") sft();
       if (stage == "pairs") preferences(), test_pairs();
@@ -63,7 +64,7 @@ class experiment {
       if (stage == "best-of-n") measured("best-of-n", [&] { return best_of_n(); });
     }
   }
-  /// Of each stage of measuring that was asked for.
+  /// Of each stage of measuring that is finished.
   const std::map<std::string, findings>& found() const { return found_; }
 
  private:
@@ -114,21 +115,21 @@ class experiment {
   const std::vector<labelled_pair>& pairs(const std::string& stage, std::size_t count, bool test) {
     auto& slot = pairs_[stage];
     if (!slot.empty()) return slot;
-    const auto file = folder_ / (stage + ".jsonl");
     if (!folder_.done(stage)) sft();
-    folder_.once(stage, [&] { slot = load_pairs(file, test); }, [&] { save_pairs(file, slot = draw_pairs(count, test)); });
+    using path = std::filesystem::path;
+    folder_.once(stage, ".jsonl", [&](const path& file) { slot = load_pairs(file, test); },
+                 [&](const path& file) { save_pairs(file, slot = draw_pairs(count, test)); });
     return slot;
   }
 
   template <class Measure>
   void measured(const std::string& stage, Measure measure) {
-    const auto file = folder_ / (stage + ".json");
     if (!folder_.done(stage)) {
       if (stage != "judge-policies") bradley_terry(), attributes();
       if (stage == "judge-rewards") test_pairs();
       if (stage == "judge-policies") sft(), dpo();
     }
-    folder_.once(stage, [&] { found_[stage] = load_findings(file); }, [&] { save(file, found_[stage] = measure()); });
+    found_[stage] = measure_once(folder_, stage, measure);
   }
 
   // Pretraining reads whole texts of the base writer; fine-tuning learns the demonstrations' replies.
@@ -298,11 +299,11 @@ class experiment {
         ceiling.push_back(label_ceiling(p.gold_chosen, p.gold_rejected));
       }
     }
-    figure best = mean_figure("reward_accuracy/noise_ceiling", ceiling, "share", "noise ceiling (exact, for these pairs)");
+    figure best = mean_figure("reward_accuracy/noise_ceiling", ceiling, "share", "noise ceiling: whoever knew the labellers' chances");
     best.low = best.high = std::nullopt;  // not an estimate
-    return {.figures = {rate_figure("reward_accuracy/bradley_terry", bt, pairs.size(), "Bradley-Terry, agreement with labels"),
-                        rate_figure("reward_accuracy/attribute_regression", regression, pairs.size(), "attribute regression, the judge's weights"),
-                        rate_figure("reward_accuracy/gold_judge", gold, pairs.size(), "the gold judge itself"), best}};
+    return {.figures = {rate_figure("reward_accuracy/bradley_terry", bt, pairs.size(), "Bradley-Terry reward model, agreement with labels"),
+                        rate_figure("reward_accuracy/attribute_regression", regression, pairs.size(), "attribute regression under the judge's weights"),
+                        rate_figure("reward_accuracy/gold_judge", gold, pairs.size(), "the gold judge itself, agreement with labels"), best}};
   }
 
   findings judge_policies() {
@@ -348,28 +349,42 @@ class experiment {
     return found;
   }
 
+  /// What is kept of a reply that best-of-n may pick: what each view of it says, `gold` and the judge's attributes, what the labellers see, length,
+  /// courtesies, and the two learned rewards.
+  struct candidate {
+    tokens text{};
+    judgement gold{};
+    double learned[2]{};
+  };
+  struct aspect {
+    const char *name, *unit, *label;
+    double (*of)(const candidate&);
+  };
+  static constexpr aspect aspects[] = {
+      {"gold", "points", "gold reward", [](const candidate& c) { return c.gold.total; }},
+      {"labellers", "points", "as the labellers see it", [](const candidate& c) { return hasty_total(c.gold); }},
+      {"correctness", "points", "correctness", [](const candidate& c) { return c.gold.attribute[0]; }},
+      {"relevance", "points", "relevance", [](const candidate& c) { return c.gold.attribute[1]; }},
+      {"politeness", "points", "politeness", [](const candidate& c) { return c.gold.attribute[2]; }},
+      {"conciseness", "points", "conciseness", [](const candidate& c) { return c.gold.attribute[3]; }},
+      {"fluency", "points", "fluency", [](const candidate& c) { return c.gold.attribute[4]; }},
+      {"length", "tokens", "length", [](const candidate& c) { return static_cast<double>(c.text.size()); }},
+      {"courtesies", "phrases", "courtesies", [](const candidate& c) { return static_cast<double>(c.gold.courteous); }}};
+
   /// Over-optimisation: the reply of the SFT model that a learned reward likes best of n, and what the gold judge thinks of it, as n grows.
   findings best_of_n() {
     world_random random(seed_, for_best_of_n);
     std::vector<prompt> prompts;
     for (std::size_t i = 0; i < s_.best_prompts; ++i) prompts.push_back(draw_prompt(random, true));
-    struct drawn {
-      std::vector<tokens> text{};
-      std::vector<double> gold{}, reward[2]{};
-    };
-    std::vector<drawn> all(prompts.size());
+    std::vector<std::vector<candidate>> all(prompts.size());  // [prompt][reply]
     progress line("best of n", static_cast<int>(s_.best_samples));
     for (std::size_t k = 0; k < s_.best_samples; ++k) {
       const auto replies = replies_to(sft(), prompts, 20000000 + k);
       std::vector<sample> texts;
       for (std::size_t i = 0; i < prompts.size(); ++i) texts.push_back(joined(prompts[i].text, replies[i]));
       const batch x(texts);
-      const std::vector<double> rewards[2] = {learned_reward(bradley_terry(), x), learned_reward(attributes(), x)};
-      for (std::size_t i = 0; i < prompts.size(); ++i) {
-        all[i].text.push_back(replies[i]);
-        all[i].gold.push_back(judge(prompts[i], replies[i]).total);
-        for (std::size_t m = 0; m < 2; ++m) all[i].reward[m].push_back(rewards[m][i]);
-      }
+      const std::vector<double> by_labels = learned_reward(bradley_terry(), x), by_ratings = learned_reward(attributes(), x);
+      for (std::size_t i = 0; i < prompts.size(); ++i) all[i].push_back({replies[i], judge(prompts[i], replies[i]), {by_labels[i], by_ratings[i]}});
       line.show(static_cast<int>(k) + 1, x.scored_count());
     }
     findings found;
@@ -378,52 +393,66 @@ class experiment {
     constexpr const char* names[2] = {"bradley_terry", "attribute_regression"};
     constexpr const char* labels[2] = {"Bradley-Terry", "attribute regression"};
     for (std::size_t m = 0; m < 2; ++m) {
+      const std::string who = std::string("best_of_n/") + names[m];
+      std::vector<std::vector<double>> score(all.size());  // [prompt][reply]
       // The learned reward in standard deviations of the SFT model's replies, from their mean.
       double mean = 0, squares = 0, count = 0;
-      for (const auto& d : all)
-        for (const double r : d.reward[m]) mean += r, squares += r * r, ++count;
+      for (std::size_t i = 0; i < all.size(); ++i)
+        for (const candidate& c : all[i]) score[i].push_back(c.learned[m]), mean += c.learned[m], squares += c.learned[m] * c.learned[m], ++count;
       mean /= count;
       const double deviation = std::sqrt(std::max(squares / count - mean * mean, 1e-12));
+      // The expected best of n by this reward, for each prompt: of the reward itself and of every aspect.
+      const auto expected = [&](std::size_t n, auto value) {
+        std::vector<double> each;
+        for (std::size_t i = 0; i < all.size(); ++i) {
+          std::vector<double> values;
+          for (const candidate& c : all[i]) values.push_back(value(c));
+          each.push_back(expected_best(score[i], values, n));
+        }
+        return each;
+      };
       std::vector<std::vector<double>> golds;  // [n][prompt]
       for (const std::size_t n : ns) {
-        std::vector<double> gold, learned;
-        for (const auto& d : all) {
-          gold.push_back(expected_best(d.reward[m], d.gold, n));
-          learned.push_back((expected_best(d.reward[m], d.reward[m], n) - mean) / deviation);
+        const std::string at = "/n=" + std::to_string(n), best = "best of " + std::to_string(n) + " by " + labels[m] + ": ";
+        found.figures.push_back(mean_figure(who + "/learned" + at, expected(n, [&](const candidate& c) { return (c.learned[m] - mean) / deviation; }),
+                                            "standard deviations", best + "its own reward"));
+        for (const aspect& a : aspects) {
+          const auto each = expected(n, a.of);
+          if (&a == &aspects[0]) golds.push_back(each);
+          found.figures.push_back(mean_figure(who + "/" + a.name + at, each, a.unit, best + a.label));
         }
-        const std::string at = "/n=" + std::to_string(n), who = std::string("best_of_n/") + names[m];
-        found.figures.push_back(mean_figure(who + "/gold" + at, gold, "points", "best of " + std::to_string(n) + " by " + labels[m] + ": gold reward"));
-        found.figures.push_back(mean_figure(who + "/learned" + at, learned, "standard deviations", "best of " + std::to_string(n) + " by " + labels[m] + ": its own reward"));
-        golds.push_back(gold);
       }
-      // Where the gold reward peaks is read off the even prompts, and how far it rises and falls off the odd ones.
+      // Where the gold reward peaks is read off the even prompts; how far it rises and falls, and by what, off the odd ones.
       std::size_t peak = 0;
-      std::vector<double> even_sums(ns.size()), rise, fall;
+      std::vector<double> even_sums(ns.size());
       for (std::size_t j = 0; j < ns.size(); ++j)
         for (std::size_t i = 0; i < all.size(); i += 2) even_sums[j] += golds[j][i];
       for (std::size_t j = 0; j < ns.size(); ++j)
         if (even_sums[j] > even_sums[peak]) peak = j;
-      for (std::size_t i = 1; i < all.size(); i += 2) {
-        rise.push_back(golds[peak][i] - golds[0][i]);
-        fall.push_back(golds[peak][i] - golds.back()[i]);
-      }
-      const std::string who = std::string("best_of_n/") + names[m];
-      found.figures.push_back({who + "/peak_n", static_cast<double>(ns[peak]), {}, {}, (all.size() + 1) / 2, "replies", std::string("peak n of the gold reward, by ") + labels[m]});
-      found.figures.push_back(mean_figure(who + "/rise", rise, "points", std::string("gold reward gained, n = 1 to peak, by ") + labels[m]));
-      found.figures.push_back(mean_figure(who + "/fall", fall, "points", std::string("gold reward lost, peak to n = ") + std::to_string(ns.back()) + ", by " + labels[m]));
+      const auto odd_change = [&](const std::vector<double>& from, const std::vector<double>& to, double weight = 1) {
+        std::vector<double> change;
+        for (std::size_t i = 1; i < all.size(); i += 2) change.push_back(weight * (to[i] - from[i]));
+        return change;
+      };
+      const std::string by = std::string(", by ") + labels[m], last = std::to_string(ns.back());
+      found.figures.push_back({who + "/peak_n", static_cast<double>(ns[peak]), {}, {}, (all.size() + 1) / 2, "replies", "n where the gold reward peaks" + by});
+      found.figures.push_back(mean_figure(who + "/rise", odd_change(golds[0], golds[peak]), "points", "gold reward gained, n = 1 to peak" + by));
+      found.figures.push_back(mean_figure(who + "/fall", odd_change(golds.back(), golds[peak]), "points", "gold reward lost, peak to n = " + last + by));
+      if (peak + 1 == ns.size()) continue;  // it does not fall: nothing to take apart
+      for (std::size_t k = 0; k < lab::attributes.size(); ++k)
+        found.figures.push_back(mean_figure(who + "/fall_of/" + lab::attributes[k],
+                                            odd_change(expected(ns.back(), aspects[2 + k].of), expected(ns[peak], aspects[2 + k].of), gold_weights[k]), "points",
+                                            std::string("of that, through ") + lab::attributes[k] + by));
+      found.figures.push_back(mean_figure(who + "/labellers_change", odd_change(expected(ns[peak], aspects[1].of), expected(ns.back(), aspects[1].of)), "points",
+                                          "what the labellers see, change from peak to n = " + last + by));
     }
     for (std::size_t i = 0; i < std::min<std::size_t>(6, all.size()); ++i) {
       example e{spoken(prompts[i].text)};
-      const auto add = [&](const std::string& by, std::size_t k) {
-        const auto j = judge(prompts[i], all[i].text[k]);
-        e.replies.push_back({by, spoken(all[i].text[k]), j.total, explain(j)});
-      };
-      add("SFT, first reply", 0);
-      for (const std::size_t n : {std::min<std::size_t>(8, s_.best_samples), s_.best_samples}) {
-        const auto& r = all[i].reward[0];
+      const auto add = [&](const std::string& by, const candidate& c) { e.replies.push_back({by, spoken(c.text), c.gold.total, explain(c.gold)}); };
+      add("SFT, first reply", all[i][0]);
+      for (const std::size_t n : {std::min<std::size_t>(8, s_.best_samples), s_.best_samples})
         add("best of " + std::to_string(n) + " by Bradley-Terry",
-            static_cast<std::size_t>(std::max_element(r.begin(), r.begin() + static_cast<std::ptrdiff_t>(n)) - r.begin()));
-      }
+            *std::max_element(all[i].begin(), all[i].begin() + static_cast<std::ptrdiff_t>(n), [](const candidate& a, const candidate& c) { return a.learned[0] < c.learned[0]; }));
       found.examples.push_back(std::move(e));
     }
     return found;

@@ -14,8 +14,15 @@
 
 namespace lab {
 
+/// With those above it.
+inline void make_folder(const std::filesystem::path& folder) {
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  if (failed) throw std::runtime_error("cannot make the folder " + folder.string() + ": " + failed.message());
+}
+
 inline void write_atomically(const std::filesystem::path& path, const std::string& bytes) {
-  std::filesystem::create_directories(path.parent_path().empty() ? "." : path.parent_path());
+  make_folder(path.parent_path().empty() ? "." : path.parent_path());
   auto part = path;
   part += ".part";
   errno = 0;
@@ -23,7 +30,9 @@ inline void write_atomically(const std::filesystem::path& path, const std::strin
   out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   out.close();
   if (!out) throw std::runtime_error("cannot write " + part.string() + (errno != 0 ? std::string(": ") + std::strerror(errno) : ""));
-  std::filesystem::rename(part, path);
+  std::error_code failed;
+  std::filesystem::rename(part, path, failed);
+  if (failed) throw std::runtime_error("cannot rename " + part.string() + " to " + path.string() + ": " + failed.message());
 }
 
 /// A checkpoint in safetensors: eight bytes of header length, a JSON header, the weights as little-endian float. Names and shapes are those of

@@ -199,7 +199,7 @@ class page {
     add("<thead><tr><th scope=\"col\">Figure</th><th scope=\"col\" class=\"num\">Value</th>",
         "<th scope=\"col\" class=\"num\">95 % interval</th>");
     if (t.bars) add("<td class=\"optional\"></td>");
-    add("<th scope=\"col\" class=\"num\">n</th><th scope=\"col\">Unit</th></tr></thead>\n<tbody>\n");
+    add("<th scope=\"col\" class=\"num\">Cases</th><th scope=\"col\">Unit</th></tr></thead>\n<tbody>\n");
     const auto all = markup::shown_figures(t.rows);
     for (std::size_t i = 0; i < all.size(); ++i) {
       const auto& f = all[i];
@@ -243,8 +243,8 @@ class page {
                                 {"High", true}}};
     for (const auto& s : c.series)
       for (const auto& p : s.points)
-        data.rows.push_back(
-            {s.name, markup::compact(p.x), markup::compact(p.y), markup::compact(p.low), markup::compact(p.high)});
+        data.rows.push_back({p.name.empty() ? s.name : s.name + ", " + p.name, markup::compact(p.x),
+                             markup::compact(p.y), markup::compact(p.low), markup::compact(p.high)});
     for (const auto& r : c.references)
       data.rows.push_back({r.label, "all", markup::compact(r.y), markup::not_available, markup::not_available});
     if (data.rows.empty()) return add("</figure>\n");
@@ -261,8 +261,8 @@ class page {
     return figures({.caption = c.title, .rows = c.rows, .bars = false}).add("</details></figure>\n");
   }
 
-  /// Replies without a score show none.
-  /// A prompt and its replies, side by side where there is room; scores go from 0 to `best_score`.
+  /// A prompt and its replies, side by side where there is room; scores go from 0 to `best_score`. Replies without a
+  /// score show none.
   page& replies(const example& c, double best_score = 4) {
     const std::string name = "Prompt " + std::to_string(++prompts_);
     add("<div class=\"card\"><div class=\"asked\"><b>", name, "</b>", said(c.prompt, name),

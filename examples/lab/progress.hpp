@@ -26,7 +26,7 @@ class stopwatch {
 /// "DPO   step 120/300  loss 0.4321  accuracy 0.81  41230 tokens/s  12 s left": in place on a terminal, else a line every few seconds.
 class progress {
  public:
-  progress(const char* stage, int steps) : stage_(stage), steps_(steps), terminal_(isatty(fileno(stdout)) != 0) {}
+  progress(const char* stage, int steps) : stage_(stage), steps_(steps), terminal_(isatty(fileno(stdout)) != 0), next_(interval()) {}
 
   /// What is NaN is left out.
   void show(int step, index_t tokens, double loss = std::numeric_limits<double>::quiet_NaN(),
@@ -38,7 +38,7 @@ class progress {
     const double now = watch_.seconds();
     const bool last = step == steps_;
     if (!last && now < next_) return;
-    next_ = now + (terminal_ ? 0.2 : 5.0);
+    next_ = now + interval();
     char losses[32] = "", accuracies[32] = "";
     if (!std::isnan(loss_)) std::snprintf(losses, sizeof losses, "  loss %.4f", loss_ / since_);
     if (!std::isnan(accuracy_)) std::snprintf(accuracies, sizeof accuracies, "  accuracy %.3f", accuracy_ / since_);
@@ -55,11 +55,13 @@ class progress {
   }
 
  private:
+  double interval() const { return terminal_ ? 0.2 : 5.0; }
+
   const char* stage_;
   int steps_;
   bool terminal_;
   stopwatch watch_{};
-  double next_ = 0, loss_ = 0, accuracy_ = 0;
+  double next_, loss_ = 0, accuracy_ = 0;
   int since_ = 0;
   index_t tokens_ = 0;
 };

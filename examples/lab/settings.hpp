@@ -7,8 +7,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <sstream>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #if __has_include(<plumb/backends/onednn.hpp>)
@@ -28,11 +31,14 @@ using plumb::index_t;
 /// The stages, in the order in which a whole run does them; `--only` names them.
 inline const std::vector<std::string> stage_names{"pretrain", "sft", "pairs", "reward", "dpo", "judge-rewards", "judge-policies", "best-of-n"};
 
+/// Those that measure: what they find is in the report.
+inline bool is_measuring(const std::string& stage) { return stage.rfind("judge-", 0) == 0 || stage == "best-of-n"; }
+
 /// Numbers chosen on seeds 11 and 12 alone, before any other seed of this world was run.
 struct settings {
   std::vector<std::uint64_t> seeds{1};
   std::string backend = LAB_HAS_ONEDNN ? "onednn" : "serial";
-  std::filesystem::path out = "out/lab";
+  std::filesystem::path out{};  ///< parse_flags gives it a name where the user does not
   std::vector<std::string> only = stage_names;
   bool fresh = false;  ///< start over, whatever is there
   bool quick = false;  ///< a small run that only shows that everything works
@@ -41,7 +47,7 @@ struct settings {
   index_t width = 96, layers = 3;
   int pretrain_steps = 3500, sft_steps = 300, reward_steps = 250, dpo_steps = 400;
   std::size_t texts = 32, pairs = 32, preference_pairs = 4096, test_pairs = 1000, test_prompts = 1200;
-  std::size_t best_prompts = 128, best_samples = 256;  ///< best-of-n: prompts, and replies drawn to each
+  std::size_t best_prompts = 64, best_samples = 256;  ///< best-of-n: prompts, and replies drawn to each
   double pretrain_rate = 3e-3, sft_rate = 5e-4, reward_rate = 5e-4, dpo_rate = 1e-4, beta = 0.3;
 
   // Of a run on a preference file.
@@ -59,6 +65,14 @@ struct settings {
     file_pairs = 60, file_vocabulary = 320, positions = 64, language_epochs = 1, reward_epochs = 1;
   }
 
+  /// Threads of the backend, as OpenMP counts them.
+  int threads() const {
+    if (backend == "serial") return 1;
+    const char* asked = std::getenv("OMP_NUM_THREADS");
+    const int n = asked != nullptr ? std::atoi(asked) : 0;
+    return n > 0 ? n : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  }
+
   /// All that the figures of one seed depend on, but the seed itself.
   std::vector<std::pair<std::string, std::string>> described() const {
     std::vector<std::pair<std::string, std::string>> all;
@@ -68,6 +82,7 @@ struct settings {
       all.emplace_back(name, text.str());
     };
     add("backend", backend);
+    add("threads", threads());
     add("width", width);
     add("layers", layers);
     add("texts in a batch", texts);
@@ -102,22 +117,27 @@ struct settings {
 constexpr const char* usage = R"(plumb_lab [--seed N | --seeds N,N,...] [--backend serial|onednn] [--only STAGE,...] [--out DIR] [--fresh] [--quick]
 plumb_lab --data FILE [--pairs N] [the flags above, but --only]
   --data FILE    trains on your preference pairs (JSONL, gzip or not; HH-RLHF, TRL, HelpSteer2, UltraFeedback) instead of the lab's world
-  --pairs N      at most so many of them (default 2000: a few minutes)
+  --pairs N      at most so many of them, at least 20 (default 2000: a few minutes); of a longer file, a sample drawn by the seed
   --seed N       which run (default 1): same seed, same backend, same number of threads, same numbers
   --seeds N,...  several runs, one after the other; figures are their means, then each run's own
   --backend B    serial or onednn (default onednn, where it was built)
-  --only S,...   these stages, and what they need and is not there yet:
+  --only S,...   these stages, and what they need and is not there yet; the report has all that were ever finished:
                  pretrain, sft, pairs, reward, dpo, judge-rewards, judge-policies, best-of-n
   --out DIR      where the report, figures and checkpoints go (default out/lab; with --data, out/data)
   --fresh        starts over; else a run that was cut off goes on after the last stage that it finished
-  --quick        a few steps of each stage, to see that it all works
+  --quick        a few steps of each stage, to see that it all works; its figures mean nothing (default folders: out/lab-quick, out/data-quick)
 )";
 
-/// "1,2,3" in parts.
+/// "1,2,3" in parts; "1," has an empty one.
 inline std::vector<std::string> split(const std::string& text) {
-  std::vector<std::string> parts;
-  std::istringstream in(text);
-  for (std::string part; std::getline(in, part, ',');) parts.push_back(part);
+  std::vector<std::string> parts{""};
+  for (const char c : text) {
+    if (c == ',') {
+      parts.emplace_back();
+    } else {
+      parts.back() += c;
+    }
+  }
   return parts;
 }
 
@@ -130,6 +150,7 @@ inline std::uint64_t number(const std::string& flag, const std::string& text) {
 /// Reads the flags; a sentence where one is not understood.
 inline settings parse_flags(int count, char** flags) {
   settings s;
+  std::string seeds_flag;
   for (int i = 1; i < count; ++i)
     if (std::string(flags[i]) == "--quick") s.make_quick();  // first: what is said beside it counts
   for (int i = 1; i < count; ++i) {
@@ -143,6 +164,8 @@ inline settings parse_flags(int count, char** flags) {
     } else if (flag == "--fresh") {
       s.fresh = true;
     } else if (flag == "--seed" || flag == "--seeds") {
+      if (!seeds_flag.empty()) throw std::invalid_argument("give --seed or --seeds once, not " + seeds_flag + " and then " + flag);
+      seeds_flag = flag;
       s.seeds.clear();
       const std::string text = value();
       for (const std::string& n : flag == "--seed" ? std::vector{text} : split(text)) {
@@ -150,14 +173,12 @@ inline settings parse_flags(int count, char** flags) {
         for (std::size_t k = 0; k + 1 < s.seeds.size(); ++k)
           if (s.seeds[k] == s.seeds.back()) throw std::invalid_argument("--seeds names " + n + " twice");
       }
-      if (s.seeds.empty()) throw std::invalid_argument(flag + " wants at least one number");
     } else if (flag == "--backend") {
       s.backend = value();
       if (s.backend != "serial" && s.backend != "onednn") throw std::invalid_argument("--backend is serial or onednn, not \"" + s.backend + "\"");
       if (s.backend == "onednn" && !LAB_HAS_ONEDNN) throw std::invalid_argument("--backend onednn: this program was built without oneDNN");
     } else if (flag == "--only") {
       s.only = split(value());
-      if (s.only.empty()) throw std::invalid_argument("--only wants at least one stage");
       for (const auto& stage : s.only)
         if (std::find(stage_names.begin(), stage_names.end(), stage) == stage_names.end())
           throw std::invalid_argument("--only: there is no stage \"" + stage + "\"");
@@ -169,6 +190,7 @@ inline settings parse_flags(int count, char** flags) {
       if (s.file_pairs < 20) throw std::invalid_argument("--pairs wants at least 20");
     } else if (flag == "--out") {
       s.out = value();
+      if (s.out.empty()) throw std::invalid_argument("--out wants a folder");
     } else {
       throw std::invalid_argument("unknown flag \"" + flag + "\"");
     }
@@ -176,8 +198,8 @@ inline settings parse_flags(int count, char** flags) {
   if (!s.data.empty()) {
     if (s.only != stage_names) throw std::invalid_argument("--only goes with the lab's own world, not with --data");
     if (!LAB_HAS_DATA) throw std::invalid_argument("--data: this program was built without plumb::data");
-    if (s.out == "out/lab") s.out = "out/data";
   }
+  if (s.out.empty()) s.out = std::string("out/") + (s.data.empty() ? "lab" : "data") + (s.quick ? "-quick" : "");
   return s;
 }
 

@@ -149,7 +149,7 @@ inline fact draw_fact(world_random& r, fact::kind_type kind) {
     case fact::color: return {kind, r.pick(things), r.pick(colors)};
     case fact::place: return {kind, r.pick(things), r.pick(places)};
     case fact::liking: return {kind, r.pick(people), r.pick(foods)};
-    default: return {kind, r.pick(people), numbers[1 + r.below(6)], r.pick(goods)};
+    default: return {kind, r.pick(people), numbers[2 + r.below(5)], r.pick(goods)};
   }
 }
 inline std::vector<std::string> question(const fact& f) {

@@ -7,19 +7,49 @@ shift 2
 rm -rf "$folder"
 mkdir -p "$folder"
 
+fail() { echo "$1"; exit 1; }
 figures() { grep -v '"seconds"' "$1/summary.json"; }
+# same WHAT: after another run in cut/, what it said goes to again.txt and its figures are those of the run that was not cut off.
+same() {
+  "$program" "$@" --out "$folder/cut" >"$folder/again.txt"
+  diff <(figures "$folder/whole") <(figures "$folder/cut") || fail "the summaries differ"
+}
+done_before() { grep -c 'done before' "$folder/again.txt" || true; }
 
 "$program" "$@" --out "$folder/whole" >"$folder/whole.txt"
 for ((i = 1; i <= ${KILLS:-10}; ++i)); do
   delay=$(awk -v i="$i" -v step="${STEP:-0.4}" -v seed="$RANDOM" 'BEGIN { srand(seed); print step * i * (0.5 + rand()) }')
   timeout --signal=KILL "$delay" "$program" "$@" --out "$folder/cut" >"$folder/cut_$i.txt" 2>&1 || true
 done
-"$program" "$@" --out "$folder/cut" >"$folder/last.txt"
-"$program" "$@" --out "$folder/cut" >"$folder/again.txt"
+same "$@"
+grep -q '"name"' "$folder/whole/summary.json" || fail "the summary has no figures"
+grep -q '</html>' "$folder/cut/report.html" || fail "the report is not whole"
+same "$@"
+stages=$(done_before)
+[ "$stages" -gt 0 ] && ! grep -q ' step ' "$folder/again.txt" || fail "a finished stage was done again"
 
-diff <(figures "$folder/whole") <(figures "$folder/cut") || { echo "the summaries differ"; exit 1; }
-grep -q '"name"' "$folder/whole/summary.json" || { echo "the summary has no figures"; exit 1; }
-grep -q '</html>' "$folder/cut/report.html" || { echo "the report is not whole"; exit 1; }
-stages=$(grep -c 'done before' "$folder/again.txt")
-[ "$stages" -gt 0 ] && ! grep -q ' step ' "$folder/again.txt" || { echo "a finished stage was done again"; exit 1; }
-echo "killed ${KILLS:-10} times: the same summary; $stages stages read back"
+# Cut off between a stage's file and run.json, a file cut short, a file gone: that stage alone is done again.
+seed=$(ls -d "$folder"/cut/seed-* | grep -v old | head -1)
+model=$(ls "$seed"/*.safetensors | head -1)
+name=$(basename "$model" .safetensors)
+grep -q "^    \"$name\": {" "$seed/run.json" || fail "run.json does not list $name"
+awk -v name="    \"$name\": {" 'index($0, name) == 1 { skip = 5 } skip > 0 { --skip; next } { print }' "$seed/run.json" >"$folder/run.json"
+cp "$folder/run.json" "$seed/run.json"
+same "$@"
+[ "$(done_before)" -eq $((stages - 1)) ] || fail "$name alone was to be done again: $(done_before) of $stages stages were read back"
+head -c 1000 "$model" >"$folder/short" && cp "$folder/short" "$model"
+same "$@"
+[ "$(done_before)" -eq $((stages - 1)) ] || fail "a file cut short: $(done_before) of $stages stages were read back"
+grep -q "$name.safetensors: is not what was written there" "$folder/again.txt" || fail "the damaged file is not named"
+rm "$model"
+same "$@"
+[ "$(done_before)" -eq $((stages - 1)) ] || fail "a file gone: $(done_before) of $stages stages were read back"
+same "$@"
+[ "$(done_before)" -eq "$stages" ] || fail "what was mended is not kept"
+
+# Two at once: the second one says so, and harms nothing.
+if [ -x "$(command -v flock)" ]; then
+  if flock "$folder/cut/.lock" "$program" "$@" --out "$folder/cut" >"$folder/two.txt" 2>&1; then fail "two runs shared a folder"; fi
+  grep -q 'another run is at work in' "$folder/two.txt" || fail "two runs in a folder: $(cat "$folder/two.txt")"
+fi
+echo "killed ${KILLS:-10} times: the same summary; $stages stages read back; damaged ones mended"

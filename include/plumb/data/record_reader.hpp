@@ -8,6 +8,7 @@
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 PLUMB_NAMESPACE_BEGIN
@@ -40,6 +41,16 @@ class record_iterator {
 };
 
 namespace detail {
+
+/// Whether a line is the first of records that are written as one JSON array over several lines: a bracket, and behind
+/// it nothing, or an object and no end.
+inline bool begins_array(std::string_view line) {
+  constexpr std::string_view blank = " \t\r";
+  const std::size_t open = line.find_first_not_of(blank);
+  if (open == std::string_view::npos || line[open] != '[') return false;
+  const std::size_t next = line.find_first_not_of(blank, open + 1);
+  return next == std::string_view::npos || (line[next] == '{' && line[line.find_last_not_of(blank)] != ']');
+}
 
 /// What a decoder makes of a line.
 template <class Record>
@@ -87,9 +98,14 @@ class record_reader {
       }
       outcome_.ready.clear();
       taken_ = 0;
-      switch (lines_.next()) {
+      switch (array_ ? line_status::end : lines_.next()) {
         case line_status::line:
-          if (!decode()) report(line_->problem);
+          // Every line of it would be an error of its own, none of which says what is wrong.
+          array_ = records_ + errors_ == 0 && detail::begins_array(lines_.text());
+          if (array_)
+            report("the file is one list, over many lines; one record a line is wanted (jq -c '.[]' makes lines of a list)");
+          else if (!decode())
+            report(line_->problem);
           break;
         case line_status::problem:
           report(lines_.problem());
@@ -160,6 +176,7 @@ class record_reader {
   std::size_t taken_ = 0;
   std::int64_t records_ = 0, errors_ = 0;
   std::vector<std::string> first_errors_;
+  bool array_ = false;  ///< the file is one: nothing more is read
 };
 
 }  // namespace data

@@ -242,6 +242,16 @@ TEST_CASE("malformed: whole files") {
   CHECK(packed.sentences ==
         std::vector<std::string>{
             "plumb: data.jsonl:3: the gzip data end too early: the file is cut off. 2 records were read before it."});
+  // A list over many lines is one error, not one for each of its lines; behind records it is a wrong line like any other.
+  for (const std::string& list : {"[\n" + good(format::hh_rlhf, 0) + ",\n" + good(format::hh_rlhf, 1) + "\n]\n",
+                                  " [ " + good(format::hh_rlhf, 0) + ",\r\n" + good(format::hh_rlhf, 1) + "]\r\n"}) {
+    const auto r = read_text<preference_reader>(list);
+    CHECK(r.records.empty());
+    CHECK(r.sentences == std::vector<std::string>{"plumb: data.jsonl:1: the file is one list, over many lines; one record a line is "
+                                                  "wanted (jq -c '.[]' makes lines of a list). 0 records were read before it."});
+  }
+  CHECK(read_text<preference_reader>(one + "[\n" + two).records.size() == 2);
+  CHECK(read_text<preference_reader>("[" + one.substr(0, one.size() - 1) + "]\n" + two).records.size() == 1);
   CHECK_THAT(sentence("\xff\xfe{\0"),
              ContainsSubstring("data.jsonl:1: the text begins as UTF-16 does, but has to be UTF-8."));
   const auto limited = read_text<preference_reader>(one + std::string(std::size_t{100} << 20, ' ') + "x\n" + two);

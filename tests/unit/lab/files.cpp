@@ -136,37 +136,98 @@ TEST_CASE("lab: figures over seeds") {
   CHECK(three[0].value == Catch::Approx(0.6));
   CHECK(*three[0].high - three[0].value == Catch::Approx(4.3027 * 0.1 / std::sqrt(3.0)).epsilon(1e-5));  // Student's t, two degrees
   CHECK(three[2].name == "seed 2/rate");
+  const auto two = lab::over_seeds({{1, one(0.5)}, {2, one(0.6)}});
+  CHECK(two[0].value == Catch::Approx(0.55));
+  CHECK(!two[0].low);  // of two, an interval would be as wide as everything
+  CHECK(*lab::over_seeds({{1, one(0)}, {2, one(1)}, {3, one(0.9)}})[0].high == 1);  // a share is not above all
+  const auto count = [](double x) { return std::vector<lab::figure>{{"peak", x, {}, {}, 10, "replies", "peak"}}; };
+  const auto counts = lab::over_seeds({{1, count(64)}, {2, count(8)}, {3, count(16)}});
+  CHECK(counts[0].value == 16);
+  CHECK(counts[0].label == "peak, median; by seed: 64, 8, 16");
+  CHECK(lab::over_seeds({{1, one(0.5)}, {2, {}}}).size() == 1);  // what was not measured for all has no mean
   CHECK(lab::student_t(10) == Catch::Approx(2.2281));
   CHECK(lab::student_t(11) == Catch::Approx(2.2010).margin(1e-3));
   CHECK(lab::student_t(100) == Catch::Approx(1.9840).margin(1e-3));
 }
 
+TEST_CASE("lab: intervals of what comes in clusters") {
+  // Four clusters of two, alike within: worth half as many. Sums minus size times mean are -1, -1, 1, 1: variance 4 * (4/3) / 64.
+  const std::vector<double> x{0, 0, 0, 0, 1, 1, 1, 1};
+  const std::vector<std::size_t> pairs{0, 0, 1, 1, 2, 2, 3, 3}, alone{0, 1, 2, 3, 4, 5, 6, 7};
+  CHECK(lab::clustered_variance(x, pairs) == Catch::Approx(4.0 * 4 / 3 / 64));
+  CHECK(lab::clustered_variance(x, alone) == Catch::Approx(0.25 / 8 * 8 / 7));  // the usual variance of a mean
+  const auto wide = lab::clustered_rate_figure("x", x, pairs), narrow = lab::clustered_rate_figure("x", x, alone);
+  CHECK(*wide.low < *narrow.low);
+  CHECK(wide.n == 8);
+  const auto plain = lab::rate_figure("x", 4, 8, "", 0.25 / (4.0 * 4 / 3 / 64));  // Wilson's interval for 3 independent ones
+  CHECK(*wide.low == Catch::Approx(*plain.low));
+  CHECK(*wide.high == Catch::Approx(*plain.high));
+  // All right: as many as there are clusters, and no interval of width zero.
+  const auto all = lab::clustered_rate_figure("x", {1, 1, 1, 1, 1, 1, 1, 1}, pairs);
+  CHECK(*all.low == Catch::Approx(*lab::rate_figure("x", 4, 4).low));
+  CHECK(*all.high == Catch::Approx(1));
+  const auto mean = lab::clustered_mean_figure("x", x, pairs, "difference of shares");
+  CHECK(*mean.high - mean.value == Catch::Approx(1.959964 * std::sqrt(1.0 / 12)));
+  CHECK(!lab::clustered_mean_figure("x", {0, 0, 0}, {0, 1, 2}, "").low);
+  CHECK(!lab::clustered_mean_figure("x", {0, 1}, {0, 0}, "").low);  // one cluster tells no variance
+}
+
 TEST_CASE("lab: a stage is done once, and again only for another program, other settings or --fresh") {
   const folder f;
-  int made = 0, loaded = 0;
+  std::vector<std::string> made, loaded;
+  const auto put = [](const fs::path& file) { write(file, "left by " + file.filename().string()); };
   const auto run = [&](const char* settings, bool fresh) {
     lab::run_folder r(f.path / "seed-1", settings, fresh);
-    made = loaded = 0;
-    for (const char* stage : {"one", "two"}) r.once(stage, [&] { ++loaded; }, [&] { ++made; });
+    made.clear(), loaded.clear();
+    for (const char* stage : {"one", "two"})
+      r.once(stage, ".txt", [&](const fs::path&) { loaded.push_back(stage); }, [&](const fs::path& file) { put(file), made.push_back(stage); });
   };
+  using list = std::vector<std::string>;
   run("a", false);
-  CHECK(made == 2);
+  CHECK(made == list{"one", "two"});
   run("a", false);
-  CHECK(loaded == 2);
+  CHECK(loaded == list{"one", "two"});
   run("a", true);
-  CHECK(made == 2);
+  CHECK(made == list{"one", "two"});
   run("b", false);
-  CHECK(made == 2);
+  CHECK(made == list{"one", "two"});
   CHECK(fs::exists(f.path / "seed-1.old2" / "run.json"));
   // What fails leaves the stage to be done.
-  lab::run_folder r(f.path / "seed-1", "b", false);
-  CHECK_THROWS(r.once("three", [] {}, [] { throw std::runtime_error("cut off"); }));
-  lab::run_folder again(f.path / "seed-1", "b", false);
-  CHECK(again.done("two"));
-  CHECK(!again.done("three"));
-  // What was left behind and cannot be read says where it is from.
-  CHECK_THROWS_WITH(again.once("two", [] { throw std::runtime_error("two.json: cannot be read"); }, [] {}),
-                    "two.json: cannot be read (left by stage \"two\"; --fresh starts over)");
+  {
+    lab::run_folder r(f.path / "seed-1", "b", false);
+    CHECK_THROWS(r.once("three", ".txt", [](const fs::path&) {}, [](const fs::path&) { throw std::runtime_error("cut off"); }));
+    CHECK_THROWS_WITH(r.once("four", ".txt", [](const fs::path&) {}, [](const fs::path&) {}), "cannot read back " + (f.path / "seed-1" / "four.txt").string());
+    lab::run_folder again(f.path / "seed-1", "b", false);
+    CHECK(again.done("two"));
+    CHECK(!again.done("three"));
+    CHECK(!again.done("four"));
+  }
+  // A file that is gone or was changed costs its own stage alone; so does a line of run.json that says too little.
+  write(f.path / "seed-1" / "one.txt", "left by one.tx!");
+  run("b", false);
+  CHECK(made == list{"one"});
+  CHECK(loaded == list{"two"});
+  fs::remove(f.path / "seed-1" / "two.txt");
+  run("b", false);
+  CHECK(made == list{"two"});
+  auto json = nlohmann::json::parse(bytes_of(f.path / "seed-1" / "run.json"));
+  json["stages"]["one"] = 3;
+  write(f.path / "seed-1" / "run.json", json.dump());
+  run("b", false);
+  CHECK(made == list{"one"});
+  CHECK(loaded == list{"two"});
+}
+
+TEST_CASE("lab: a folder has one run at a time") {
+  const folder f;
+  {
+    const lab::folder_lock first(f.path / "out");
+    CHECK_THROWS_WITH(lab::folder_lock(f.path / "out"),
+                      "another run is at work in " + (f.path / "out").string() + "; wait for it, or name another folder with --out");
+  }
+  CHECK_NOTHROW(lab::folder_lock(f.path / "out"));
+  write(f.path / "file", "");
+  CHECK_THROWS_WITH(lab::folder_lock(f.path / "file" / "out"), Catch::Matchers::StartsWith("cannot make the folder "));
 }
 
 TEST_CASE("lab: findings come back as they were") {

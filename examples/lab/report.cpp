@@ -1,0 +1,238 @@
+#include "report.hpp"
+
+#include "html.hpp"
+#include "verdicts.hpp"
+
+namespace lab {
+
+const std::vector<table_text> lab_tables{
+    {"judge-rewards", "Reward models",
+     "How often each reward model prefers the reply that a labeller preferred, on pairs of fresh prompts, beside the gold judge and beside the noise ceiling: the best "
+     "that anyone could do who knew each labeller's chances. Labels are drawn by chance, so even that is well below 100 %; and labellers are hasty: they like courtesy more than "
+     "the judge does.",
+     "Whether a reward model is good to optimise: see best of n below."},
+    {"judge-policies", "Policies",
+     "One reply of each policy to each fresh prompt, at temperature 1, as the gold judge sees them. KL is the mean over replies of the policy's log-probability minus "
+     "the reference's.",
+     "What a larger model would do; the world is small, and the judge is a program."},
+    {"best-of-n", "Over-optimisation",
+     "The SFT model draws many replies to each prompt, and a learned reward picks the best of n of them. As n grows the learned reward of the pick rises, as it must; the gold "
+     "reward rises with it at first and then falls. Bradley-Terry learned from labels of hasty labellers, the attribute regression from ratings that are noisy but see what the judge sees. "
+     "The n of the peak is read off one half of the prompts; rise, fall and their parts are measured on the other.",
+     "Best of n presses evenly on all prompts; a trained policy may find other weaknesses of the reward."}};
+const std::vector<table_text> file_tables{
+    {"measure", "Held-out pairs",
+     "How often each model scores the chosen reply above the rejected one, on conversations that none of them was trained on; a tie counts a half. Intervals know that pairs of one "
+     "conversation depend on one another. The baselines need no language model; the reward model is compared, pair by pair, with the one that did best on the pairs to train on.",
+     "What large models reach: these are small, and were trained from nothing on this file alone, in minutes. A reward model made from a large pretrained one would do better."}};
+
+namespace {
+
+/// KL of best-of-n from the model that it draws from, in nats: log n - (n - 1)/n. Exact where no two replies score the same, else an upper bound
+/// (Beirami et al., arXiv:2401.01879).
+double best_of_n_kl(double n) { return std::log(n) - (n - 1) / n; }
+
+void print_row(const figure& f) {
+  std::printf("  %-60s %-24s %s\n", markup::label_of(f).c_str(), shown_text(f).c_str(), markup::as_shown(f).unit.c_str());
+}
+
+/// The first 200 bytes of a text (whole characters), on one line.
+std::string excerpt(const std::string& text) {
+  std::size_t end = std::min<std::size_t>(text.size(), 200);
+  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  std::string line = text.substr(0, end);
+  for (char& c : line)
+    if (static_cast<unsigned char>(c) < 0x20) c = ' ';
+  return line + (end < text.size() ? " ..." : "");
+}
+
+/// For terminals that know no U+2212.
+std::string plain_minus(std::string text) {
+  const std::string sign = markup::minus;
+  for (std::size_t at; (at = text.find(sign)) != std::string::npos;) text.replace(at, sign.size(), 1, '-');
+  return text;
+}
+
+/// A word for the shell.
+std::string quoted(const std::string& text) {
+  std::string word = "'";
+  for (const char c : text) word.append(c == '\'' ? "'\\''" : std::string(1, c));
+  return word + "'";
+}
+
+/// The figures "<prefix><number>" in order of the number, as points of a chart; `place(number)` gives a point's x and its name. Shares in percent.
+template <class Place>
+std::vector<chart_point> curve_of(const std::vector<figure>& figures, const std::string& prefix, Place place) {
+  std::vector<std::pair<double, figure>> found;
+  for (const auto& f : figures)
+    if (f.name.rfind(prefix, 0) == 0) found.emplace_back(std::stod(f.name.substr(prefix.size())), markup::as_shown(f));
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<chart_point> points;
+  for (const auto& [number, f] : found) {
+    const std::pair<double, std::string> at = place(number);
+    points.push_back({at.first, f.value, f.low.value_or(missing_value), f.high.value_or(missing_value), at.second});
+  }
+  return points;
+}
+
+/// What best-of-n's picks are like, a row for each n.
+text_table best_of_n_table(const std::vector<figure>& all, const std::string& model, const std::string& name) {
+  text_table t{.caption = "The pick of best of n by " + name, .columns = {{"n", true}, {"KL, nats", true}}};
+  constexpr std::pair<const char*, const char*> columns[] = {{"gold", "Gold reward"}, {"learned", "Its own reward, sd"}, {"labellers", "As labellers see it"},
+                                                             {"correctness", "Correctness"}, {"politeness", "Politeness"}, {"conciseness", "Conciseness"},
+                                                             {"courtesies", "Courtesies"}, {"length", "Length, tokens"}};
+  for (const auto& [key, title] : columns) t.columns.push_back({title, true});
+  for (std::size_t n = 1;; n *= 2) {
+    std::vector<std::string> row{std::to_string(n), markup::number(best_of_n_kl(static_cast<double>(n)), 2)};
+    for (const auto& [key, title] : columns)
+      if (const figure* f = find_figure(all, "best_of_n/" + model + "/" + key + "/n=" + std::to_string(n))) row.push_back(markup::number(f->value, key == std::string("length") ? 1 : 2));
+    if (row.size() == 2) return t;
+    t.rows.push_back(row);
+  }
+}
+
+void print_table(const text_table& t) {
+  std::printf("\n  %s\n", t.caption.c_str());
+  std::vector<std::size_t> width;
+  for (const auto& c : t.columns) width.push_back(c.name.size() + 2);
+  for (std::size_t k = 0; k < width.size(); ++k) std::printf("%*s", static_cast<int>(width[k]), t.columns[k].name.c_str());
+  std::printf("\n");
+  for (const auto& row : t.rows) {
+    for (std::size_t k = 0; k < row.size(); ++k) std::printf("%*s", static_cast<int>(width[k]), plain_minus(row[k]).c_str());
+    std::printf("\n");
+  }
+}
+
+void tell_best_of_n(page& p, const std::vector<figure>& all) {
+  line_chart gold{.title = "What the gold judge thinks of the pick", .x_label = "KL from the SFT model, at most log n - (n - 1)/n, in nats", .y_label = "gold reward, 0 to 4"};
+  line_chart labellers{.title = "What the labellers would think of it", .x_label = gold.x_label, .y_label = "the judge's scale, with a labeller's eyes"};
+  line_chart learned{.title = "What the learned reward thinks of its own pick", .x_label = gold.x_label, .y_label = "standard deviations above the SFT model's mean"};
+  const auto place = [](double n) { return std::pair(best_of_n_kl(n), "n = " + std::to_string(static_cast<int>(n))); };
+  for (const auto& [model, name] : reward_names) {
+    const std::string who = std::string("best_of_n/") + model, picked = std::string("picked by ") + name;
+    gold.series.push_back({picked, curve_of(all, who + "/gold/n=", place)});
+    labellers.series.push_back({picked, curve_of(all, who + "/labellers/n=", place)});
+    learned.series.push_back({name, curve_of(all, who + "/learned/n=", place)});
+  }
+  p.chart(gold).chart(learned).chart(labellers);
+  for (const auto& [model, name] : reward_names) {
+    const std::string why = why_it_falls(all, model, name);
+    const auto table = best_of_n_table(all, model, name);
+    p.table(table).text(why);
+    print_table(table);
+    std::printf("  %s\n", why.c_str());
+  }
+}
+
+bool only_in_charts(const std::string& name) { return name.find("/n=") != std::string::npos || name == "learning_curve/percent=100"; }
+
+}  // namespace
+
+void report(const settings& s, const std::string& demo, const std::vector<table_text>& tables, const std::vector<seed_run>& runs,
+                   const std::string& opening, const std::string& account) {
+  std::vector<std::pair<std::uint64_t, std::vector<figure>>> per_seed;
+  std::map<std::string, double> seconds;
+  for (const auto& run : runs) {
+    per_seed.emplace_back(run.seed, std::vector<figure>{});
+    for (const auto& table : tables)
+      if (const auto at = run.found.find(table.stage); at != run.found.end())
+        per_seed.back().second.insert(per_seed.back().second.end(), at->second.figures.begin(), at->second.figures.end());
+    for (const auto& [stage, took] : run.seconds) seconds[stage] += took;
+  }
+  const std::vector<figure> all = over_seeds(per_seed);
+  const std::string intervals = runs.size() == 1 ? "95 % intervals" : "means over " + std::to_string(runs.size()) + " seeds" +
+                                (runs.size() > 2 ? ", 95 % intervals of Student's t" : ", too few for an interval");
+
+  std::string seeds, command = "./dev demo";
+  for (const std::uint64_t seed : s.seeds) seeds += (seeds.empty() ? "" : ",") + std::to_string(seed);
+  page page(demo == "lab" ? "Alignment lab" : "Your preference file", opening);
+  if (s.quick) page.notes({{"A quick run", "A few steps of each stage, made with --quick to see that everything works. Its figures mean nothing."}});
+  std::vector<figure> highlights;
+  for (const char* name : {"win_rate/dpo_over_sft", "reward_accuracy/bradley_terry", "best_of_n/bradley_terry/fall", "accuracy/reward_model",
+                           "accuracy/reward_model_minus_best_baseline"})
+    if (const figure* f = find_figure(all, name)) highlights.push_back(*f);
+  if (!highlights.empty()) page.highlights(highlights);
+  if (!account.empty()) {
+    page.section("What was read");
+    std::istringstream lines(account);
+    for (std::string line; std::getline(lines, line);) page.text(line);
+  }
+
+  for (const auto& table : tables) {
+    const auto found = runs.front().found.find(table.stage);
+    if (found == runs.front().found.end()) continue;
+    std::printf("\n%s (%s)\n", table.title.c_str(), intervals.c_str());
+    page.section(table.title).notes({{"What this shows", table.shows}, {"What it does not show", table.does_not_show}});
+    std::vector<figure> rows;
+    for (const auto& f : found->second.figures)
+      if (const figure* whole = find_figure(all, f.name); whole != nullptr && !only_in_charts(f.name)) rows.push_back(*whole);
+    for (const auto& f : rows) print_row(f);
+    // Splits of one file overlap, so a mean over seeds decides nothing: each seed speaks for itself.
+    for (const auto& [seed, figures] : per_seed)
+      if (const figure* gain = find_figure(figures, "accuracy/reward_model_minus_best_baseline")) {
+        const std::string says = (runs.size() > 1 ? "Seed " + std::to_string(seed) + ": " : std::string()) + verdict(*gain);
+        std::printf("\n%s\n", says.c_str());
+        page.text(says);
+      }
+    page.figures({.caption = table.title + " (" + intervals + ")", .rows = rows});
+    if (table.stage == "best-of-n") tell_best_of_n(page, all);
+    if (table.stage == "judge-policies" && runs.size() > 1) {
+      forest_plot wins{.title = "Win rate of DPO over SFT, each seed", .reference = 0.5, .reference_label = "no better"};
+      for (const std::uint64_t seed : s.seeds)
+        if (const figure* f = find_figure(all, "seed " + std::to_string(seed) + "/win_rate/dpo_over_sft")) {
+          wins.rows.push_back(*f);
+          wins.rows.back().label = "seed " + std::to_string(seed);
+        }
+      page.forest(wins);
+    }
+    if (table.stage == "measure") {
+      forest_plot accuracies{.title = "Accuracy on held-out pairs", .reference = 0.5, .reference_label = "coin"};
+      for (const auto& f : rows)
+        if (f.name.rfind("accuracy/", 0) == 0 && f.name != "accuracy/reward_model_minus_best_baseline") accuracies.rows.push_back(f);
+      page.forest(accuracies);
+      line_chart learning{.title = "Accuracy of the reward model by the share of the training pairs that it saw", .x_label = "share of the training pairs, %",
+                          .y_label = "accuracy on held-out pairs, %", .x_scale = axis_scale::log2,
+                          .series = {{"reward model", curve_of(all, "learning_curve/percent=", [](double n) { return std::pair(n, std::string()); })}},
+                          .references = {{50, "coin"}}};
+      page.chart(learning);
+    }
+    if (found->second.examples.empty()) continue;
+    page.subsection(table.stage == "measure" ? "Pairs it is surest about" : "Replies");
+    std::size_t shown = 0;
+    for (const auto& e : found->second.examples) {
+      page.replies(e);
+      if (++shown > 6) continue;
+      std::printf("\n  %s\n", excerpt(e.prompt).c_str());
+      for (const auto& r : e.replies) {
+        std::printf("    %-28s %s\n", r.by.c_str(), excerpt(r.text).c_str());
+        if (r.score) std::printf("    %28.2f %s\n", *r.score, r.reasons.c_str());
+      }
+    }
+  }
+  double total = 0;
+  std::printf("\nwhere the time went\n");
+  text_table times{.caption = "Seconds by stage, all seeds together", .columns = {{"Stage"}, {"Seconds", true}}};
+  for (const auto& [stage, took] : seconds) {
+    std::string name = stage;
+    std::replace(name.begin(), name.end(), '_', ' ');
+    std::printf("  %-52s %6.0f s\n", name.c_str(), took);
+    times.rows.push_back({name, markup::number(took, 0)});
+    total += took;
+  }
+  if (!s.data.empty()) command += " --data " + quoted(s.data.string()) + " --pairs " + std::to_string(s.file_pairs);
+  if (s.only != stage_names)
+    for (const auto& stage : s.only) command += (&stage == &s.only.front() ? " --only " : ",") + stage;
+  command += " --seeds " + seeds + " --backend " + s.backend + (s.quick ? " --quick" : "");
+  auto settings = s.described();
+  settings.insert(settings.begin(), {"seeds", seeds});
+  page.section("How to reproduce it").code(command).text(
+      "The same program, settings, seeds and number of threads give the same numbers. Every figure of this page stands in summary.json beside it.");
+  page.settings(settings).table(times);
+
+  summary written{.demo = demo, .backend = s.backend, .seeds = s.seeds, .threads = s.threads(), .seconds = total, .figures = all};
+  written.write(s.out / "summary.json");
+  write_atomically(s.out / "report.html", page.html());
+  std::printf("\n%.0f s in all; %s shows it, with figures and checkpoints beside it\n", total, (s.out / "report.html").string().c_str());
+}
+
+}  // namespace lab

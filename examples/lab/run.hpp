@@ -1,0 +1,53 @@
+#pragma once
+// A whole run of the lab on one backend: seed by seed, then the report. Each backend instantiates it in a file of its own.
+
+#include "experiment.hpp"
+#include "report.hpp"
+#if LAB_HAS_DATA
+#include "preference_file.hpp"
+#endif
+
+namespace lab {
+
+/// `library` says what the backend stands on, version included: another one may give other last digits.
+template <class B>
+void run_seeds(B& compute, const settings& s, const std::string& library = {}) {
+  std::vector<seed_run> runs;
+  std::string described = library, account;
+  for (const auto& [name, value] : s.described()) described += name + " " + value + "; ";
+#if LAB_HAS_DATA
+  if (!s.data.empty()) {
+    require_pairs(s.data);
+    if (const auto content = file_fingerprint(s.data)) described += "content " + std::to_string(*content);
+  }
+#endif
+  const folder_lock lock(s.out);
+  for (const std::uint64_t seed : s.seeds) {
+    run_folder folder(s.out / ("seed-" + std::to_string(seed)), described, s.fresh);
+    const seed_context<B> context{compute, s, seed, folder};
+    runs.push_back({.seed = seed});
+#if LAB_HAS_DATA
+    if (!s.data.empty()) {
+      std::printf("%s: seed %llu, backend %s\n", s.data.string().c_str(), static_cast<unsigned long long>(seed), s.backend.c_str());
+      file_experiment<B> one(context);
+      runs.back().found["measure"] = one.run();
+      runs.back().seconds = folder.seconds();
+      if (account.empty()) account = one.data().summary();
+      account += (s.seeds.size() > 1 ? "Seed " + std::to_string(seed) + ": " : std::string()) + one.data().account() + "\n";
+      continue;
+    }
+#endif
+    std::printf("alignment lab: seed %llu, backend %s, %zu words\n", static_cast<unsigned long long>(seed), s.backend.c_str(), words().size());
+    experiment<B> one(context);
+    one.run();
+    runs.back().found = one.found();
+    runs.back().seconds = folder.seconds();
+  }
+  if (s.data.empty()) {
+    report(s, "lab", lab_tables, runs, "A small language model, trained from nothing and aligned to a judge's taste.");
+  } else {
+    report(s, "data", file_tables, runs, "Reward model and DPO, trained from nothing on " + s.data.filename().string() + ".", account);
+  }
+}
+
+}  // namespace lab
