@@ -443,8 +443,12 @@ class experiment {
         found.figures.push_back(mean_figure(who + "/fall_of/" + lab::attributes[k],
                                             odd_change(expected(ns.back(), aspects[2 + k].of), expected(ns[peak], aspects[2 + k].of), gold_weights[k]), "points",
                                             std::string("of that, through ") + lab::attributes[k] + by));
-      found.figures.push_back(mean_figure(who + "/labellers_change", odd_change(expected(ns[peak], aspects[1].of), expected(ns.back(), aspects[1].of)), "points",
-                                          "what the labellers see, change from peak to n = " + last + by));
+      // What the labellers would mind as well is the learned reward's error; what only the judge minds is their taste.
+      const auto unseen = [](const candidate& c) { return c.gold.total - hasty_total(c.gold); };
+      found.figures.push_back(mean_figure(who + "/fall_seen_by_labellers", odd_change(expected(ns.back(), aspects[1].of), expected(ns[peak], aspects[1].of)), "points",
+                                          "of that, what labellers would mind too" + by));
+      found.figures.push_back(mean_figure(who + "/fall_unseen_by_labellers", odd_change(expected(ns.back(), unseen), expected(ns[peak], unseen)), "points",
+                                          "of that, what only the judge minds" + by));
     }
     for (std::size_t i = 0; i < std::min<std::size_t>(6, all.size()); ++i) {
       example e{spoken(prompts[i].text)};

@@ -199,7 +199,7 @@ class page {
     add("<thead><tr><th scope=\"col\">Figure</th><th scope=\"col\" class=\"num\">Value</th>",
         "<th scope=\"col\" class=\"num\">95 % interval</th>");
     if (t.bars) add("<td class=\"optional\"></td>");
-    add("<th scope=\"col\" class=\"num\">Cases</th><th scope=\"col\">Unit</th></tr></thead>\n<tbody>\n");
+    add("<th scope=\"col\" class=\"num optional\">Cases</th><th scope=\"col\">Unit</th></tr></thead>\n<tbody>\n");
     const auto all = markup::shown_figures(t.rows);
     for (std::size_t i = 0; i < all.size(); ++i) {
       const auto& f = all[i];
@@ -208,7 +208,7 @@ class page {
           markup::number(f.value, decimals), "</td><td class=\"num\">",
           markup::has_interval(f) ? markup::interval_text(f, decimals) : markup::not_available, "</td>");
       if (t.bars) add("<td class=\"optional\">", markup::small_bar(f, all), "</td>");
-      add("<td class=\"num\">", f.n == 0 ? markup::not_available : markup::count(f.n), "</td><td>",
+      add("<td class=\"num optional\">", f.n == 0 ? markup::not_available : markup::count(f.n), "</td><td>",
           markup::escape(f.unit), "</td></tr>\n");
     }
     return add("</tbody></table></div>\n");

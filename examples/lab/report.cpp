@@ -190,9 +190,9 @@ void report(const settings& s, const std::string& demo, const std::vector<table_
       for (const auto& f : rows)
         if (f.name.rfind("accuracy/", 0) == 0 && f.name != "accuracy/reward_model_minus_best_baseline") accuracies.rows.push_back(f);
       page.forest(accuracies);
-      line_chart learning{.title = "Accuracy of the reward model by the share of the training pairs that it saw", .x_label = "share of the training pairs, %",
+      line_chart learning{.title = "Accuracy of the reward model by the share of the training pairs that it saw", .x_label = "eighths of the training pairs",
                           .y_label = "accuracy on held-out pairs, %", .x_scale = axis_scale::log2,
-                          .series = {{"reward model", curve_of(all, "learning_curve/percent=", [](double n) { return std::pair(n, std::string()); })}},
+                          .series = {{"reward model", curve_of(all, "learning_curve/percent=", [](double percent) { return std::pair(percent / 12.5, std::string()); })}},
                           .references = {{50, "coin"}}};
       page.chart(learning);
     }

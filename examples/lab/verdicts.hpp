@@ -25,28 +25,20 @@ inline std::string verdict(const figure& gain) {
 inline constexpr std::pair<const char*, const char*> reward_names[] = {{"bradley_terry", "Bradley-Terry"},
                                                                        {"attribute_regression", "attribute regression"}};
 
-/// Why the gold reward falls, from the numbers: the judge's total is a weighted sum, so the fall is the sum of its attributes' parts.
+/// Why the gold reward falls, from the numbers. The judge's total is a weighted sum, so the fall is the sum of its attributes' parts; and it is
+/// the sum of what labellers would mind too, where the learned reward errs even by their lights, and of what they do not see.
 inline std::string why_it_falls(const std::vector<figure>& all, const std::string& model, const std::string& name) {
   const std::string who = "best_of_n/" + model + "/";
-  const figure *fall = find_figure(all, who + "fall"), *seen = find_figure(all, who + "labellers_change");
-  if (fall == nullptr || seen == nullptr || !fall->low || !(*fall->low > 0)) return "By " + name + ", no fall of the gold reward is told apart from chance.";
+  const figure *fall = find_figure(all, who + "fall"), *seen = find_figure(all, who + "fall_seen_by_labellers"), *unseen = find_figure(all, who + "fall_unseen_by_labellers");
+  if (fall == nullptr || seen == nullptr || unseen == nullptr || !fall->low || !(*fall->low > 0)) return "By " + name + ", no fall of the gold reward is told apart from chance.";
   std::vector<const figure*> parts;
   for (const auto& f : all)
     if (f.name.rfind(who + "fall_of/", 0) == 0 && std::abs(f.value) >= 0.005) parts.push_back(&f);
   std::sort(parts.begin(), parts.end(), [](const figure* a, const figure* b) { return a->value > b->value; });
-  std::string text = "By " + name + ", the pick's gold reward falls by " + to_text(*fall, 2) + " points from its peak: ";
-  for (const figure* f : parts) text += (f == parts.front() ? "" : ", ") + fixed_text(f->value, 2) + " through " + f->name.substr((who + "fall_of/").size());
-  text += ". What labellers see of it changes by " + to_text(*seen, 2);
-  const bool bradley_terry = model == reward_names[0].first;
-  if (seen->high && *seen->high < 0) {
-    text += ", so they would like it less as well: it is the learned reward's own errors that are picked for";
-    if (bradley_terry) text += ", more than their taste";
-  } else if (seen->low && *seen->low > 0) {
-    text += bradley_terry ? ", so they like it more: their taste is what is picked for" : ", though nobody taught this reward their taste";
-  } else {
-    text += bradley_terry ? ": their taste and the learned reward's own errors weigh about as much" : "";
-  }
-  return text + ".";
+  std::string text = "By " + name + ", the pick's gold reward falls by " + to_text(*fall, 2) + " points from its peak";
+  for (const figure* f : parts) text += (f == parts.front() ? ": " : ", ") + fixed_text(f->value, 2) + " through " + f->name.substr((who + "fall_of/").size());
+  return text + ". Labellers would mind " + to_text(*seen, 2) + " of it as well, which is the learned reward's own error; " + to_text(*unseen, 2) +
+         " only the judge minds, which is the labellers' taste" + (model == reward_names[0].first ? "." : ", of which this reward was taught nothing.");
 }
 
 }  // namespace lab
