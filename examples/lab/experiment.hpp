@@ -438,7 +438,6 @@ class experiment {
       found.figures.push_back({who + "/peak_n", static_cast<double>(ns[peak]), {}, {}, (all.size() + 1) / 2, "replies", "n where the gold reward peaks" + by});
       found.figures.push_back(mean_figure(who + "/rise", odd_change(golds[0], golds[peak]), "points", "gold reward gained, n = 1 to peak" + by));
       found.figures.push_back(mean_figure(who + "/fall", odd_change(golds.back(), golds[peak]), "points", "gold reward lost, peak to n = " + last + by));
-      if (peak + 1 == ns.size()) continue;  // it does not fall: nothing to take apart
       for (std::size_t k = 0; k < lab::attributes.size(); ++k)
         found.figures.push_back(mean_figure(who + "/fall_of/" + lab::attributes[k],
                                             odd_change(expected(ns.back(), aspects[2 + k].of), expected(ns[peak], aspects[2 + k].of), gold_weights[k]), "points",

@@ -61,6 +61,14 @@ inline figure rate_figure(std::string name, double successes, std::size_t count,
   return {std::move(name), p, std::max(0.0, centre - half), std::min(1.0, centre + half), count, "share", std::move(label)};
 }
 
+/// 97.5 % point of Student's t (tabulated to 10 degrees of freedom; beyond, the first terms of its expansion at the normal point).
+inline double student_t(std::size_t degrees) {
+  constexpr double table[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281};
+  if (degrees >= 1 && degrees <= 10) return table[degrees - 1];
+  const double z = 1.959964, z3 = z * z * z, z5 = z3 * z * z, n = static_cast<double>(degrees);
+  return z + (z3 + z) / (4 * n) + (5 * z5 + 16 * z3 + 3 * z) / (96 * n * n) + (3 * z5 * z * z + 19 * z5 + 17 * z3 - 15 * z) / (384 * n * n * n);
+}
+
 /// The variance of the mean of `x` where those of one cluster depend on one another: of the ratio of the clusters' sums to their sizes
 /// (Cochran, Sampling Techniques, 1977, section 9A.1, without the finite-population factor). `cluster[i]` says which cluster `x[i]` is of.
 inline double clustered_variance(const std::vector<double>& x, const std::vector<std::size_t>& cluster) {
@@ -80,14 +88,18 @@ inline figure clustered_rate_figure(std::string name, const std::vector<double>&
   const double worth = p > 0 && p < 1 && variance > 0 && std::isfinite(variance) ? std::min(n, p * (1 - p) / variance) : clusters;
   return rate_figure(std::move(name), sum, x.size(), std::move(label), worth);
 }
-/// The mean of `x` with its 95 % normal interval from the clustered variance; none where that is zero.
+/// The mean of `x` with its 95 % interval from the clustered variance, by Student's t for the number of clusters; none where that tells
+/// nothing. Differences of shares lie in -1 .. 1.
 inline figure clustered_mean_figure(std::string name, const std::vector<double>& x, const std::vector<std::size_t>& cluster, std::string unit,
                                     std::string label = {}) {
   figure f{std::move(name), std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size()), {}, {}, x.size(), std::move(unit), std::move(label)};
-  const double variance = clustered_variance(x, cluster);
-  if (!(variance > 0) || !std::isfinite(variance)) return f;
-  f.low = f.value - 1.959964 * std::sqrt(variance);
-  f.high = f.value + 1.959964 * std::sqrt(variance);
+  const std::size_t clusters = std::set<std::size_t>(cluster.begin(), cluster.end()).size();
+  if (clusters < 2) return f;
+  const double half = student_t(clusters - 1) * std::sqrt(clustered_variance(x, cluster));
+  if (!(half > 1e-9)) return f;
+  const double limit = f.unit == "difference of shares" ? 1 : std::numeric_limits<double>::infinity();
+  f.low = std::max(-limit, f.value - half);
+  f.high = std::min(limit, f.value + half);
   return f;
 }
 
@@ -104,17 +116,10 @@ inline std::string to_text(const figure& f, int decimals = 3) {
   return text;
 }
 
-/// 97.5 % point of Student's t (tabulated to 10 degrees of freedom; beyond, the first terms of its expansion at the normal point).
-inline double student_t(std::size_t degrees) {
-  constexpr double table[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281};
-  if (degrees >= 1 && degrees <= 10) return table[degrees - 1];
-  const double z = 1.959964, z3 = z * z * z, z5 = z3 * z * z, n = static_cast<double>(degrees);
-  return z + (z3 + z) / (4 * n) + (5 * z5 + 16 * z3 + 3 * z) / (96 * n * n) + (3 * z5 * z * z + 19 * z5 + 17 * z3 - 15 * z) / (384 * n * n * n);
-}
-
 /// Each figure's mean over seeds, then each seed's own under "seed N/". From three seeds on the mean has its interval (Student's t, n = seeds).
-/// A number of replies, which has no mean worth telling, is the median, its label the list.
-inline std::vector<figure> over_seeds(const std::vector<std::pair<std::uint64_t, std::vector<figure>>>& runs) {
+/// A number of replies, which has no mean worth telling, is the median, its label the list. `independent` is false where the seeds share what
+/// they measure on, so that their spread is no interval's.
+inline std::vector<figure> over_seeds(const std::vector<std::pair<std::uint64_t, std::vector<figure>>>& runs, bool independent = true) {
   if (runs.size() == 1) return runs.front().second;
   std::vector<figure> all;
   for (const figure& first : runs.front().second) {
@@ -128,9 +133,9 @@ inline std::vector<figure> over_seeds(const std::vector<std::pair<std::uint64_t,
       f.label += ", median; by seed:";
       for (const double& v : values) f.label += (&v == values.data() ? " " : ", ") + std::to_string(static_cast<long long>(v));
       std::sort(values.begin(), values.end());
-      f.value = values[values.size() / 2];
+      f.value = (values[values.size() / 2] + values[(values.size() - 1) / 2]) / 2;
       f.low = f.high = std::nullopt;
-    } else if (values.size() < 3 || !f.low) {
+    } else if (values.size() < 3 || !f.low || !independent) {
       f.low = f.high = std::nullopt;
     } else {
       const double half = (f.value - *f.low) / 1.959964 * student_t(values.size() - 1);

@@ -7,62 +7,6 @@
 namespace lab {
 namespace {
 
-/// A conversation up to its first reply: the same person, asked the same, goes on in several ways, and a pair of one of them tells much of the others.
-std::string opening_of(const plumb::data::passage& prompt, plumb::data::format format) {
-  if (prompt.is_chat()) {
-    plumb::data::passage opening;
-    for (const auto& turn : prompt.turns) {
-      opening.turns.push_back(turn);
-      if (turn.role == "user" || turn.role == "human") break;
-    }
-    return plumb::data::render_prompt(opening);
-  }
-  const std::string reply = "\n\nAssistant:";
-  const std::size_t end = format == plumb::data::format::hh_rlhf ? prompt.text.find(reply) : std::string::npos;
-  return end == std::string::npos ? prompt.text : prompt.text.substr(0, end + reply.size());
-}
-
-/// Conversations, not pairs, are dealt out, in an order drawn by the seed, until the held-out side has a fifth. Openings of which one begins the
-/// other are one conversation: the longer may hold a reply to the shorter, which must not be seen in training where the shorter is held out.
-/// The pairs to train on come in an order drawn by the seed, those held out in the file's.
-file_split split_by_conversation(std::vector<file_pair> pairs, std::uint64_t seed) {
-  std::map<std::string, std::vector<std::size_t>> by_opening;  // sorted: what an opening begins follows it
-  for (std::size_t i = 0; i < pairs.size(); ++i) by_opening[pairs[i].opening].push_back(i);
-  std::vector<std::vector<std::size_t>> conversations;
-  const std::string* root = nullptr;
-  for (const auto& [opening, members] : by_opening) {
-    if (root == nullptr || root->empty() || opening.rfind(*root, 0) != 0) {
-      root = &opening;
-      conversations.emplace_back();
-    }
-    conversations.back().insert(conversations.back().end(), members.begin(), members.end());
-  }
-  for (std::size_t c = 0; c < conversations.size(); ++c)
-    for (const std::size_t i : conversations[c]) pairs[i].conversation = c;
-  world_random random(seed, 1);
-  const auto shuffle = [&](auto& list) {
-    for (std::size_t i = list.size(); i > 1; --i) std::swap(list[i - 1], list[random.below(i)]);
-  };
-  shuffle(conversations);
-  std::vector<bool> held(pairs.size(), false);
-  std::size_t count = 0;
-  for (const auto& members : conversations) {
-    if (5 * count >= pairs.size()) break;
-    for (const std::size_t i : members) held[i] = true;
-    count += members.size();
-  }
-  file_split split;
-  split.conversations = conversations.size();
-  for (std::size_t i = 0; i < pairs.size(); ++i) (held[i] ? split.held_out : split.train).push_back(std::move(pairs[i]));
-  shuffle(split.train);
-  return split;
-}
-
-/// Why a file gave no pair.
-std::string no_pairs(const plumb::data::read_summary& summary, const std::filesystem::path& file) {
-  return summary.first_errors.empty() ? file.string() + ": holds no preference pairs" : summary.first_errors.front();
-}
-
 /// The bag-of-tokens baseline: a reply's score is the sum of one weight per token of it, trained by `plumb::bradley_terry` with weight decay.
 class unigram_model {
  public:
@@ -100,49 +44,88 @@ class unigram_model {
 };
 
 double length_margin(const file_pair& p) { return static_cast<double>(p.chosen.size()) - static_cast<double>(p.rejected.size()); }
-double token_margin(const unigram_model& m, const file_pair& p) { return m.score(p.tokens_chosen) - m.score(p.tokens_rejected); }
+
+std::string percent(std::size_t part, std::size_t whole) { return fixed_text(100.0 * static_cast<double>(part) / static_cast<double>(whole), 0) + " %"; }
 
 }  // namespace
 
-void require_pairs(const std::filesystem::path& file) {
-  plumb::data::preference_reader reader(file.string(), {.on_error = plumb::data::on_error::skip});
-  if (!reader.next()) throw std::runtime_error(no_pairs(reader.summary(), file));
+std::string opening_of(const plumb::data::passage& prompt) {
+  if (prompt.is_chat()) {
+    for (const auto& turn : prompt.turns)
+      if (turn.role == "user" || turn.role == "human") return turn.content;
+    return plumb::data::render_prompt(prompt);
+  }
+  const std::string reply = "\n\nAssistant:";
+  const std::size_t end = prompt.text.find(reply);
+  return end == std::string::npos ? prompt.text : prompt.text.substr(0, end + reply.size());
 }
 
-file_pairs::file_pairs(const settings& s, std::uint64_t seed, run_folder& folder) : s_(s), seed_(seed) {
-  read();
-  learn_tokenizer(folder);
+file_split split_by_conversation(std::vector<file_pair> pairs, std::uint64_t seed) {
+  std::map<std::string, std::vector<std::size_t>> by_opening;
+  for (std::size_t i = 0; i < pairs.size(); ++i) by_opening[pairs[i].opening].push_back(i);
+  std::vector<std::vector<std::size_t>> conversations;
+  for (auto& [opening, members] : by_opening) {
+    for (const std::size_t i : members) pairs[i].conversation = conversations.size();
+    conversations.push_back(std::move(members));
+  }
+  world_random random(seed, 1);
+  const auto shuffle = [&](auto& list) {
+    for (std::size_t i = list.size(); i > 1; --i) std::swap(list[i - 1], list[random.below(i)]);
+  };
+  shuffle(conversations);
+  std::vector<bool> held(pairs.size(), false);
+  std::size_t count = 0;
+  for (const auto& members : conversations) {
+    if (5 * count >= pairs.size()) break;
+    if (4 * (count + members.size()) > pairs.size()) continue;
+    for (const std::size_t i : members) held[i] = true;
+    count += members.size();
+  }
+  file_split split;
+  split.conversations = conversations.size();
+  for (std::size_t i = 0; i < pairs.size(); ++i) (held[i] ? split.held_out : split.train).push_back(std::move(pairs[i]));
+  shuffle(split.train);
+  return split;
 }
 
-void file_pairs::read() {
-  plumb::data::preference_reader reader(s_.data.string(), {.on_error = plumb::data::on_error::skip});
+file_pairs::file_pairs(const settings& s, std::uint64_t seed) : s_(s) {
+  const std::string name = s.data.string();
+  std::error_code ignored;
+  if (std::filesystem::exists(s.data, ignored) && !std::filesystem::is_regular_file(s.data, ignored))
+    throw std::runtime_error(name + ": is no regular file; it is read more than once, so it has to be one");
+  plumb::data::preference_reader reader(name, {.on_error = plumb::data::on_error::skip});
   // Of a long file, a sample of which each pair is as likely (algorithm R of Vitter 1985), in the file's order.
   std::vector<file_pair> pairs;
-  world_random random(seed_, 3);
+  world_random random(seed, 3);
   std::size_t seen = 0;
   for (auto p = reader.next(); p; p = reader.next()) {
-    const std::size_t at = seen < s_.file_pairs ? seen : random.below(seen + 1);
-    if (++seen <= s_.file_pairs) pairs.emplace_back();
+    const std::size_t at = seen < s.file_pairs ? seen : random.below(seen + 1);
+    if (++seen <= s.file_pairs) pairs.emplace_back();
     if (at < pairs.size())
-      pairs[at] = {plumb::data::render_prompt(p->prompt), plumb::data::render_reply(p->chosen), plumb::data::render_reply(p->rejected), p->line,
-                   opening_of(p->prompt, reader.format())};
+      pairs[at] = {plumb::data::render_prompt(p->prompt), plumb::data::render_reply(p->chosen), plumb::data::render_reply(p->rejected), p->line, opening_of(p->prompt)};
   }
   std::stable_sort(pairs.begin(), pairs.end(), [](const file_pair& a, const file_pair& b) { return a.line < b.line; });
-  const auto summary = reader.summary();
-  if (pairs.empty()) throw std::runtime_error(no_pairs(summary, s_.data));
-  if (pairs.size() < 20) throw std::runtime_error(s_.data.string() + ": " + std::to_string(pairs.size()) + " pairs are too few; at least 20 are needed");
-  summary_ = summary.to_text();
-  if (seed_ == s_.seeds.front()) std::printf("%s", summary_.c_str());
-  data_ = split_by_conversation(std::move(pairs), seed_);
-  if (data_.train.empty()) throw std::runtime_error(s_.data.string() + ": all its pairs are of one conversation; none is left to train on");
-  if (seen > s_.file_pairs) account_ = "A sample of " + std::to_string(s_.file_pairs) + " pairs, drawn by the seed, is used (--pairs N for more). ";
-  account_ += std::to_string(data_.train.size() + data_.held_out.size()) + " pairs of " + std::to_string(data_.conversations) + " conversations: " +
-           std::to_string(data_.train.size()) + " to train on, " + std::to_string(data_.held_out.size()) + " held out (no conversation is on both sides).";
-  if (data_.held_out.size() < 100) account_ += " So few held-out pairs tell little: look at the intervals, not at the numbers.";
+  const auto read = reader.summary();
+  if (pairs.empty()) throw std::runtime_error(read.first_errors.empty() ? name + ": holds no preference pairs" : read.first_errors.front());
+  if (pairs.size() < 20) throw std::runtime_error(name + ": " + std::to_string(pairs.size()) + " pairs are too few; at least 20 are needed");
+  summary_ = read.to_text();
+  if (seed == s.seeds.front()) std::printf("%s", summary_.c_str());
+  const std::size_t count = pairs.size();
+  data_ = split_by_conversation(std::move(pairs), seed);
+  std::set<std::size_t> held_conversations;
+  for (const auto& p : data_.held_out) held_conversations.insert(p.conversation);
+  const std::string conversations = std::to_string(data_.conversations) + (data_.conversations == 1 ? " conversation" : " conversations");
+  if (data_.held_out.empty())
+    throw std::runtime_error(name + ": its " + std::to_string(count) + " pairs are of " + conversations + ", too few or too unequal to hold a fifth of them out");
+  if (seen > count) account_ = "A sample of " + std::to_string(count) + " pairs, drawn by the seed, is used (--pairs N for more). ";
+  account_ += std::to_string(count) + " pairs of " + conversations + ": " + std::to_string(data_.train.size()) + " to train on, " +
+              std::to_string(data_.held_out.size()) + " held out, of " + std::to_string(held_conversations.size()) + " (no conversation is on both sides).";
+  if (6 * data_.held_out.size() < count) account_ += " That is only " + percent(data_.held_out.size(), count) + ": the conversations are of very unequal size.";
+  if (held_conversations.size() < 100) account_ += " So few held-out conversations tell little: look at the intervals, not at the numbers.";
   std::printf("%s\n", account_.c_str());
 }
 
-void file_pairs::learn_tokenizer(run_folder& folder) {
+void file_pairs::tokenize(run_folder& folder) {
   using path = std::filesystem::path;
   folder.once("tokenizer", ".json", [&](const path& file) { tokenizer_ = plumb::data::load_tokenizer(file.string()); }, [&](const path& file) {
     plumb::data::bpe_trainer trainer({.vocabulary_size = s_.file_vocabulary, .special_tokens = {"<bos>", "<end>"}});
@@ -153,56 +136,48 @@ void file_pairs::learn_tokenizer(run_folder& folder) {
   });
   bos_ = tokenizer_.specials().id("<bos>").value();
   end_ = tokenizer_.specials().id("<end>").value();
-  std::size_t tokens_seen = 0, shortened = 0;
+  std::size_t tokens_seen = 0, replies_cut = 0, prompts_cut = 0;
   for (auto* side : {&data_.train, &data_.held_out})
     for (auto& p : *side) {
-      bool cut = false;
-      p.tokens_chosen = encoded(p.prompt, p.chosen, cut);
-      p.tokens_rejected = encoded(p.prompt, p.rejected, cut);
-      shortened += cut;
+      encode(p, replies_cut, prompts_cut);
       tokens_seen += p.tokens_chosen.text.size() + p.tokens_rejected.text.size();
     }
-  const std::string lost = std::to_string(shortened) + " pairs have a reply of more than " + std::to_string(s_.positions / 2) +
-                           " tokens, whose rest the models do not see";
-  std::printf("%-22s %d tokens; %zu in all texts; %s\n", "byte-pair encoding", tokenizer_.vocabulary_size(), tokens_seen, lost.c_str());
-  account_ += " " + lost + ".";
+  const std::size_t count = data_.train.size() + data_.held_out.size();
+  const std::string lost = "Of " + std::to_string(s_.positions) + " tokens that the models see: in " + percent(replies_cut, count) +
+                           " of the pairs the end of a reply is not among them, in " + percent(prompts_cut, count) + " the beginning of the prompt.";
+  std::printf("%-22s %d tokens; %zu in what the models see\n%s\n", "byte-pair encoding", tokenizer_.vocabulary_size(), tokens_seen, lost.c_str());
+  account_ += " " + lost;
 }
-/// `<bos>`, the end of the prompt, the beginning of the reply, `<end>`.
-sample file_pairs::encoded(const std::string& prompt, const std::string& reply, bool& cut) const {
-  auto asked = plumb::data::encode(tokenizer_, prompt), said = plumb::data::encode(tokenizer_, reply);
+
+void file_pairs::encode(file_pair& p, std::size_t& replies_cut, std::size_t& prompts_cut) const {
   const auto positions = static_cast<std::size_t>(s_.positions);
-  if (said.size() + 1 > positions / 2) {
-    said.resize(positions / 2);
+  auto asked = plumb::data::encode(tokenizer_, p.prompt);
+  tokens said[2] = {plumb::data::encode(tokenizer_, p.chosen), plumb::data::encode(tokenizer_, p.rejected)};
+  bool cut = false;
+  for (tokens& reply : said) {
+    reply.push_back(end_);
+    if (reply.size() <= positions / 2) continue;
+    reply.resize(positions / 2);
     cut = true;
-  } else {
-    said.push_back(end_);
   }
-  const std::size_t room = positions - said.size() - 1;
+  replies_cut += cut;
+  const std::size_t room = positions - 1 - std::max(said[0].size(), said[1].size());
+  prompts_cut += asked.size() > room;
   if (asked.size() > room) asked.erase(asked.begin(), asked.end() - static_cast<std::ptrdiff_t>(room));
   asked.insert(asked.begin(), bos_);
-  return joined(asked, said);
+  p.tokens_chosen = joined(asked, said[0]);
+  p.tokens_rejected = joined(asked, said[1]);
 }
 
 std::vector<baseline> file_pairs::baselines() const {
-  std::vector<file_pair> rest, fifth;
-  for (const auto& p : data_.train) (p.conversation % 5 == 0 ? fifth : rest).push_back(p);
-  const unigram_model part(rest, tokenizer_.vocabulary_size()), unigram(data_.train, tokenizer_.vocabulary_size());
-  double longer = 0, by_tokens = 0;
-  for (const auto& p : fifth) {
-    longer += right(length_margin(p));
-    by_tokens += right(token_margin(part, p));
+  const unigram_model unigram(data_.train, tokenizer_.vocabulary_size());
+  std::vector<baseline> all{{"longer", "the longer reply wins"}, {"shorter", "the shorter reply wins"}, {"unigram", "weights of single tokens"}};
+  for (const auto& p : data_.held_out) {
+    all[0].margins.push_back(length_margin(p));
+    all[1].margins.push_back(-length_margin(p));
+    all[2].margins.push_back(unigram.score(p.tokens_chosen) - unigram.score(p.tokens_rejected));
   }
-  std::vector<std::pair<double, baseline>> all{{longer, {"longer", "the longer reply wins"}},
-                                               {static_cast<double>(fifth.size()) - longer, {"shorter", "the shorter reply wins"}},
-                                               {by_tokens, {"unigram", "weights of single tokens"}}};
-  std::vector<baseline> sorted;
-  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
-  for (auto& [correct, b] : all) {
-    for (const auto& p : data_.held_out)
-      b.margins.push_back(b.name == "longer" ? length_margin(p) : b.name == "shorter" ? -length_margin(p) : token_margin(unigram, p));
-    sorted.push_back(std::move(b));
-  }
-  return sorted;
+  return all;
 }
 
 }  // namespace lab

@@ -6,6 +6,7 @@
 #include "training.hpp"
 
 #include <plumb/data/bpe_tokenizer.hpp>
+#include <plumb/data/records.hpp>
 
 #include <memory>
 
@@ -15,7 +16,7 @@ namespace lab {
 struct file_pair {
   std::string prompt, chosen, rejected;
   std::int64_t line = 0;
-  std::string opening{};         ///< its conversation up to the first reply
+  std::string opening{};         ///< what tells its conversation from others
   std::size_t conversation = 0;   ///< pairs of one number are on one side of the split
   sample tokens_chosen{}, tokens_rejected{};
 };
@@ -25,8 +26,14 @@ struct file_split {
   std::size_t conversations = 0;
 };
 
-/// Throws, before anything is made or moved, where a file has no pair at all.
-void require_pairs(const std::filesystem::path& file);
+/// What tells a conversation from others: what the person said first. The same person, asked the same, goes on in several ways, and a pair of
+/// one of them tells much of the others. Transcripts ("\n\nHuman: ...\n\nAssistant:") count as such in any format of text.
+std::string opening_of(const plumb::data::passage& prompt);
+
+/// Conversations, not pairs, are dealt out, in an order drawn by the seed, until the held-out side has a fifth; one that would make it more than
+/// a quarter is passed over. The pairs to train on come in an order drawn by the seed, those held out in the given one. Either side may be
+/// empty where there are few conversations.
+file_split split_by_conversation(std::vector<file_pair> pairs, std::uint64_t seed);
 
 /// A baseline on the held-out pairs.
 struct baseline {
@@ -34,13 +41,12 @@ struct baseline {
   std::vector<double> margins{};  ///< score of chosen minus score of rejected
 };
 
-/// 1 where the chosen reply is scored higher, a half for a tie.
-inline double right(double margin) { return margin > 0 ? 1.0 : margin == 0 ? 0.5 : 0.0; }
-
 class file_pairs {
  public:
-  /// Reads the file of `s.data`, deals it out by the seed, learns the tokenizer from what is to be trained on (stage "tokenizer").
-  file_pairs(const settings& s, std::uint64_t seed, run_folder& folder);
+  /// Reads the file of `s.data` and deals it out by the seed. Throws, with nothing made or moved, where it cannot be used.
+  file_pairs(const settings& s, std::uint64_t seed);
+  /// Learns the tokenizer from what is to be trained on (stage "tokenizer"), and cuts every text into tokens.
+  void tokenize(run_folder& folder);
 
   const std::vector<file_pair>& train() const { return data_.train; }
   const std::vector<file_pair>& held_out() const { return data_.held_out; }
@@ -49,18 +55,14 @@ class file_pairs {
   const std::string& summary() const { return summary_; }
   /// How it was dealt out, and what the models do not see.
   const std::string& account() const { return account_; }
-
-  /// What needs no language model, the best one first. Which is best is decided on the pairs to train on: a fifth of their conversations is
-  /// scored, by token weights that were learned from the others.
+  /// What needs no language model: the longer reply, the shorter, weights of single tokens learned from the pairs to train on.
   std::vector<baseline> baselines() const;
 
  private:
-  void read();
-  void learn_tokenizer(run_folder& folder);
-  sample encoded(const std::string& prompt, const std::string& reply, bool& cut) const;
+  /// A pair as tokens: the models see the end of the prompt and the beginning of each reply, the same prompt for both.
+  void encode(file_pair& p, std::size_t& replies_cut, std::size_t& prompts_cut) const;
 
   const settings& s_;
-  std::uint64_t seed_;
   file_split data_{};
   std::string summary_{}, account_{};
   plumb::data::bpe_tokenizer tokenizer_{};

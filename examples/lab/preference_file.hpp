@@ -30,9 +30,11 @@ class file_experiment {
  public:
   using real = plumb::real_of<B>;
 
-  explicit file_experiment(const seed_context<B>& run) : b_(run.compute), s_(run.s), seed_(run.seed), folder_(run.folder), data_(run.s, run.seed, run.folder) {}
+  /// `data` was read with the same settings and seed.
+  file_experiment(const seed_context<B>& run, file_pairs& data) : b_(run.compute), s_(run.s), seed_(run.seed), folder_(run.folder), data_(data) {}
 
   findings run() {
+    data_.tokenize(folder_);
     const transformer_config config{.vocabulary = data_.vocabulary_size(), .width = s_.width, .layers = s_.layers,
                                     .feed_forward = s_.width * 8 / 3 / 8 * 8, .positions = s_.positions};
     transformer<B> language(config, seed_);
@@ -54,7 +56,6 @@ class file_experiment {
     train_once(folder_, "dpo", policy, [&](auto& m) { train_dpo(m, sft); });
     return measure_once(folder_, "measure", [&] { return measure(rewards, sft, policy); });
   }
-  const file_pairs& data() const { return data_; }
 
  private:
   /// `step(batch, number, how many, line)` for every batch of every epoch; a batch names texts or pairs.
@@ -160,26 +161,34 @@ class file_experiment {
     findings found;
     std::vector<std::size_t> conversation;
     for (const auto& p : data_.held_out()) conversation.push_back(p.conversation);
-    const auto accuracy = [&](const std::string& name, const std::vector<double>& margins, const std::string& label) {
+    const auto right = [](const std::vector<double>& margins) {  // a tie counts a half
       std::vector<double> correct;
-      for (const double m : margins) correct.push_back(right(m));
-      found.figures.push_back(clustered_rate_figure(name, correct, conversation, label));
+      for (const double m : margins) correct.push_back(m > 0 ? 1.0 : m == 0 ? 0.5 : 0.0);
+      return correct;
     };
-    std::vector<double> learned;
+    const auto accuracy = [&](const std::string& name, const std::vector<double>& margins, const std::string& label) {
+      found.figures.push_back(clustered_rate_figure(name, right(margins), conversation, label));
+    };
+    const auto difference = [&](const std::string& name, const std::vector<double>& a, const std::vector<double>& b, const std::string& label) {
+      std::vector<double> pair_by_pair = right(a);
+      const auto other = right(b);
+      for (std::size_t i = 0; i < other.size(); ++i) pair_by_pair[i] -= other[i];
+      found.figures.push_back(clustered_mean_figure(name, pair_by_pair, conversation, "difference of shares", label));
+    };
+    std::vector<double> learned, from_fewest;
     for (const auto& [parts, model] : rewards) {
       learned = reward_margins(*model);
+      if (from_fewest.empty()) from_fewest = learned;
       if (parts == 1) accuracy("accuracy/reward_model", learned, "reward model");
       char percent[32];
       std::snprintf(percent, sizeof percent, "%g", 100.0 / static_cast<double>(parts));
-      accuracy(std::string("learning_curve/percent=") + percent, learned, std::string("reward model from ") + percent + " % of the training pairs");
+      accuracy(std::string("learning_curve/percent=") + percent, learned, std::string("reward model from ") + percent + " % of the labels");
     }
     accuracy("accuracy/dpo", implicit_margins(policy, sft), "DPO policy, by its implicit reward");
     const auto simple = data_.baselines();
     for (const auto& b : simple) accuracy("accuracy/baseline_" + b.name, b.margins, "baseline: " + b.label);
-    std::vector<double> gain;
-    for (std::size_t i = 0; i < learned.size(); ++i) gain.push_back(right(learned[i]) - right(simple.front().margins[i]));
-    found.figures.push_back(clustered_mean_figure("accuracy/reward_model_minus_best_baseline", gain, conversation, "difference of shares",
-                                                  "reward model minus \"" + simple.front().label + "\""));
+    for (const auto& b : simple) difference("gain/over_" + b.name, learned, b.margins, "reward model minus \"" + b.label + "\"");
+    if (rewards.size() > 1) difference("gain/from_labels", learned, from_fewest, "reward model from all labels minus from an eighth");
 
     std::vector<std::size_t> order(learned.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
@@ -208,7 +217,7 @@ class file_experiment {
   std::uint64_t seed_;
   run_folder& folder_;
   workspace memory_{std::size_t{2} << 30};
-  file_pairs data_;
+  file_pairs& data_;
 };
 
 }  // namespace lab

@@ -23,7 +23,7 @@ const std::vector<table_text> lab_tables{
 const std::vector<table_text> file_tables{
     {"measure", "Held-out pairs",
      "How often each model scores the chosen reply above the rejected one, on conversations that none of them was trained on; a tie counts a half. Intervals know that pairs of one "
-     "conversation depend on one another. The baselines need no language model; the reward model is compared, pair by pair, with the one that did best on the pairs to train on.",
+     "conversation depend on one another. The baselines need no language model; the reward model is compared with each, pair by pair.",
      "What large models reach: these are small, and were trained from nothing on this file alone, in minutes. A reward model made from a large pretrained one would do better."}};
 
 namespace {
@@ -103,7 +103,7 @@ void print_table(const text_table& t) {
   }
 }
 
-void tell_best_of_n(page& p, const std::vector<figure>& all) {
+void draw_best_of_n(page& p, const std::vector<figure>& all) {
   line_chart gold{.title = "What the gold judge thinks of the pick", .x_label = "KL from the SFT model, at most log n - (n - 1)/n, in nats", .y_label = "gold reward, 0 to 4"};
   line_chart labellers{.title = "What the labellers would think of it", .x_label = gold.x_label, .y_label = "the judge's scale, with a labeller's eyes"};
   line_chart learned{.title = "What the learned reward thinks of its own pick", .x_label = gold.x_label, .y_label = "standard deviations above the SFT model's mean"};
@@ -115,13 +115,6 @@ void tell_best_of_n(page& p, const std::vector<figure>& all) {
     learned.series.push_back({name, curve_of(all, who + "/learned/n=", place)});
   }
   p.chart(gold).chart(learned).chart(labellers);
-  for (const auto& [model, name] : reward_names) {
-    const std::string why = why_it_falls(all, model, name);
-    const auto table = best_of_n_table(all, model, name);
-    p.table(table).text(why);
-    print_table(table);
-    std::printf("  %s\n", why.c_str());
-  }
 }
 
 bool only_in_charts(const std::string& name) { return name.find("/n=") != std::string::npos || name == "learning_curve/percent=100"; }
@@ -129,27 +122,28 @@ bool only_in_charts(const std::string& name) { return name.find("/n=") != std::s
 }  // namespace
 
 void report(const settings& s, const std::string& demo, const std::vector<table_text>& tables, const std::vector<seed_run>& runs,
-                   const std::string& opening, const std::string& account) {
-  std::vector<std::pair<std::uint64_t, std::vector<figure>>> per_seed;
+            const std::string& opening, const std::string& account) {
+  // Of each table: the figures of the seeds that finished its stage, and their means.
+  std::map<std::string, std::vector<std::pair<std::uint64_t, std::vector<figure>>>> per_seed;
+  std::map<std::string, std::vector<figure>> of_stage;
   std::map<std::string, double> seconds;
-  for (const auto& run : runs) {
-    per_seed.emplace_back(run.seed, std::vector<figure>{});
-    for (const auto& table : tables)
-      if (const auto at = run.found.find(table.stage); at != run.found.end())
-        per_seed.back().second.insert(per_seed.back().second.end(), at->second.figures.begin(), at->second.figures.end());
-    for (const auto& [stage, took] : run.seconds) seconds[stage] += took;
+  std::vector<figure> all;
+  for (const auto& table : tables) {
+    for (const auto& run : runs)
+      if (const auto at = run.found.find(table.stage); at != run.found.end()) per_seed[table.stage].emplace_back(run.seed, at->second.figures);
+    if (per_seed[table.stage].empty()) continue;
+    of_stage[table.stage] = over_seeds(per_seed[table.stage], table.stage != "measure");
+    all.insert(all.end(), of_stage[table.stage].begin(), of_stage[table.stage].end());
   }
-  const std::vector<figure> all = over_seeds(per_seed);
-  const std::string intervals = runs.size() == 1 ? "95 % intervals" : "means over " + std::to_string(runs.size()) + " seeds" +
-                                (runs.size() > 2 ? ", 95 % intervals of Student's t" : ", too few for an interval");
+  for (const auto& run : runs)
+    for (const auto& [stage, took] : run.seconds) seconds[stage] += took;
 
   std::string seeds, command = "./dev demo";
   for (const std::uint64_t seed : s.seeds) seeds += (seeds.empty() ? "" : ",") + std::to_string(seed);
   page page(demo == "lab" ? "Alignment lab" : "Your preference file", opening);
   if (s.quick) page.notes({{"A quick run", "A few steps of each stage, made with --quick to see that everything works. Its figures mean nothing."}});
   std::vector<figure> highlights;
-  for (const char* name : {"win_rate/dpo_over_sft", "reward_accuracy/bradley_terry", "best_of_n/bradley_terry/fall", "accuracy/reward_model",
-                           "accuracy/reward_model_minus_best_baseline"})
+  for (const char* name : {"win_rate/dpo_over_sft", "reward_accuracy/bradley_terry", "best_of_n/bradley_terry/fall", "accuracy/reward_model", "accuracy/dpo"})
     if (const figure* f = find_figure(all, name)) highlights.push_back(*f);
   if (!highlights.empty()) page.highlights(highlights);
   if (!account.empty()) {
@@ -159,27 +153,47 @@ void report(const settings& s, const std::string& demo, const std::vector<table_
   }
 
   for (const auto& table : tables) {
-    const auto found = runs.front().found.find(table.stage);
-    if (found == runs.front().found.end()) continue;
+    const auto& finished = per_seed[table.stage];
+    if (finished.empty()) continue;
+    const auto& figures = of_stage[table.stage];
+    std::string intervals = "95 % intervals";
+    if (finished.size() > 1) {
+      intervals = "means over " + std::to_string(finished.size());
+      intervals += table.stage == "measure" ? " splits of one file, which overlap: no intervals" : finished.size() > 2 ? " seeds, 95 % intervals of Student's t" : " seeds, too few for an interval";
+    } else if (runs.size() > 1) {
+      intervals = "seed " + std::to_string(finished.front().first) + " alone, 95 % intervals";
+    }
     std::printf("\n%s (%s)\n", table.title.c_str(), intervals.c_str());
     page.section(table.title).notes({{"What this shows", table.shows}, {"What it does not show", table.does_not_show}});
     std::vector<figure> rows;
-    for (const auto& f : found->second.figures)
-      if (const figure* whole = find_figure(all, f.name); whole != nullptr && !only_in_charts(f.name)) rows.push_back(*whole);
+    for (const auto& f : figures)
+      if (f.name.rfind("seed ", 0) != 0 && !only_in_charts(f.name)) rows.push_back(f);
     for (const auto& f : rows) print_row(f);
-    // Splits of one file overlap, so a mean over seeds decides nothing: each seed speaks for itself.
-    for (const auto& [seed, figures] : per_seed)
-      if (const figure* gain = find_figure(figures, "accuracy/reward_model_minus_best_baseline")) {
-        const std::string says = (runs.size() > 1 ? "Seed " + std::to_string(seed) + ": " : std::string()) + verdict(*gain);
-        std::printf("\n%s\n", says.c_str());
-        page.text(says);
+    // A sentence decides by the intervals of one seed: each speaks for itself.
+    const auto tell = [&](auto sentence) {
+      for (const auto& [seed, own] : finished) {
+        const std::string said = sentence(own);
+        if (said.empty()) continue;
+        const std::string whole = (finished.size() > 1 ? "Seed " + std::to_string(seed) + ": " : std::string()) + said;
+        std::printf("\n  %s\n", whole.c_str());
+        page.text(whole);
       }
+    };
+    tell(verdict);
     page.figures({.caption = table.title + " (" + intervals + ")", .rows = rows});
-    if (table.stage == "best-of-n") tell_best_of_n(page, all);
-    if (table.stage == "judge-policies" && runs.size() > 1) {
+    if (table.stage == "best-of-n") {
+      draw_best_of_n(page, figures);
+      for (const auto& [model, name] : reward_names) {
+        const auto picks = best_of_n_table(figures, model, name);
+        page.table(picks);
+        print_table(picks);
+        tell([&, model = std::string(model), name = std::string(name)](const std::vector<figure>& own) { return why_it_falls(own, model, name); });
+      }
+    }
+    if (table.stage == "judge-policies" && finished.size() > 1) {
       forest_plot wins{.title = "Win rate of DPO over SFT, each seed", .reference = 0.5, .reference_label = "no better"};
-      for (const std::uint64_t seed : s.seeds)
-        if (const figure* f = find_figure(all, "seed " + std::to_string(seed) + "/win_rate/dpo_over_sft")) {
+      for (const auto& [seed, own] : finished)
+        if (const figure* f = find_figure(own, "win_rate/dpo_over_sft")) {
           wins.rows.push_back(*f);
           wins.rows.back().label = "seed " + std::to_string(seed);
         }
@@ -188,14 +202,15 @@ void report(const settings& s, const std::string& demo, const std::vector<table_
     if (table.stage == "measure") {
       forest_plot accuracies{.title = "Accuracy on held-out pairs", .reference = 0.5, .reference_label = "coin"};
       for (const auto& f : rows)
-        if (f.name.rfind("accuracy/", 0) == 0 && f.name != "accuracy/reward_model_minus_best_baseline") accuracies.rows.push_back(f);
+        if (f.name.rfind("accuracy/", 0) == 0) accuracies.rows.push_back(f);
       page.forest(accuracies);
-      line_chart learning{.title = "Accuracy of the reward model by the share of the training pairs that it saw", .x_label = "eighths of the training pairs",
-                          .y_label = "accuracy on held-out pairs, %", .x_scale = axis_scale::log2,
-                          .series = {{"reward model", curve_of(all, "learning_curve/percent=", [](double percent) { return std::pair(percent / 12.5, std::string()); })}},
+      line_chart learning{.title = "Accuracy of the reward model by the share of the labels that it saw", .x_label = "labels, % of the pairs to train on (every model starts from one that read all texts)",
+                          .y_label = "accuracy on held-out pairs, %",
+                          .series = {{"reward model", curve_of(figures, "learning_curve/percent=", [](double percent) { return std::pair(percent, std::string()); })}},
                           .references = {{50, "coin"}}};
       page.chart(learning);
     }
+    const auto found = std::find_if(runs.begin(), runs.end(), [&](const seed_run& run) { return run.found.count(table.stage) != 0; })->found.find(table.stage);
     if (found->second.examples.empty()) continue;
     page.subsection(table.stage == "measure" ? "Pairs it is surest about" : "Replies");
     std::size_t shown = 0;
@@ -220,7 +235,7 @@ void report(const settings& s, const std::string& demo, const std::vector<table_
     total += took;
   }
   if (!s.data.empty()) command += " --data " + quoted(s.data.string()) + " --pairs " + std::to_string(s.file_pairs);
-  if (s.only != stage_names)
+  if (!s.all_stages)
     for (const auto& stage : s.only) command += (&stage == &s.only.front() ? " --only " : ",") + stage;
   command += " --seeds " + seeds + " --backend " + s.backend + (s.quick ? " --quick" : "");
   auto settings = s.described();

@@ -16,8 +16,12 @@ void run_seeds(B& compute, const settings& s, const std::string& library = {}) {
   std::string described = library, account;
   for (const auto& [name, value] : s.described()) described += name + " " + value + "; ";
 #if LAB_HAS_DATA
+  std::vector<file_pairs> files;  // all are read before anything is made or moved
   if (!s.data.empty()) {
-    require_pairs(s.data);
+    for (const std::uint64_t seed : s.seeds) {
+      if (s.seeds.size() > 1) std::printf("seed %llu: ", static_cast<unsigned long long>(seed));
+      files.emplace_back(s, seed);
+    }
     if (const auto content = file_fingerprint(s.data)) described += "content " + std::to_string(*content);
   }
 #endif
@@ -29,11 +33,11 @@ void run_seeds(B& compute, const settings& s, const std::string& library = {}) {
 #if LAB_HAS_DATA
     if (!s.data.empty()) {
       std::printf("%s: seed %llu, backend %s\n", s.data.string().c_str(), static_cast<unsigned long long>(seed), s.backend.c_str());
-      file_experiment<B> one(context);
-      runs.back().found["measure"] = one.run();
+      file_pairs& file = files[runs.size() - 1];
+      runs.back().found["measure"] = file_experiment<B>(context, file).run();
       runs.back().seconds = folder.seconds();
-      if (account.empty()) account = one.data().summary();
-      account += (s.seeds.size() > 1 ? "Seed " + std::to_string(seed) + ": " : std::string()) + one.data().account() + "\n";
+      if (account.empty()) account = file.summary();
+      account += (s.seeds.size() > 1 ? "Seed " + std::to_string(seed) + ": " : std::string()) + file.account() + "\n";
       continue;
     }
 #endif

@@ -40,6 +40,7 @@ struct settings {
   std::string backend = LAB_HAS_ONEDNN ? "onednn" : "serial";
   std::filesystem::path out{};  ///< parse_flags gives it a name where the user does not
   std::vector<std::string> only = stage_names;
+  bool all_stages = true;  ///< `--only` was not given
   bool fresh = false;  ///< start over, whatever is there
   bool quick = false;  ///< a small run that only shows that everything works
   std::filesystem::path data{};  ///< a preference file instead of the lab's own world
@@ -73,7 +74,7 @@ struct settings {
     return n > 0 ? n : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   }
 
-  /// All that the figures of one seed depend on, but the seed itself.
+  /// All that the figures of one seed depend on, but the seed itself and the content of the preference file.
   std::vector<std::pair<std::string, std::string>> described() const {
     std::vector<std::pair<std::string, std::string>> all;
     const auto add = [&](const char* name, const auto& value) {
@@ -93,7 +94,6 @@ struct settings {
     add("DPO rate", dpo_rate);
     add("DPO beta", beta);
     if (!data.empty()) {
-      add("file", data.string());
       add("pairs at most", file_pairs);
       add("tokens of the vocabulary", file_vocabulary);
       add("positions", positions);
@@ -151,12 +151,13 @@ inline std::uint64_t number(const std::string& flag, const std::string& text) {
 inline settings parse_flags(int count, char** flags) {
   settings s;
   std::string seeds_flag;
+  bool pairs_given = false;
   for (int i = 1; i < count; ++i)
     if (std::string(flags[i]) == "--quick") s.make_quick();  // first: what is said beside it counts
   for (int i = 1; i < count; ++i) {
     const std::string flag = flags[i];
     const auto value = [&] {
-      if (i + 1 >= count) throw std::invalid_argument(flag + " wants a value");
+      if (i + 1 >= count || std::string(flags[i + 1]).rfind("--", 0) == 0) throw std::invalid_argument(flag + " wants a value");
       return std::string(flags[++i]);
     };
     if (flag == "--quick") {
@@ -179,6 +180,7 @@ inline settings parse_flags(int count, char** flags) {
       if (s.backend == "onednn" && !LAB_HAS_ONEDNN) throw std::invalid_argument("--backend onednn: this program was built without oneDNN");
     } else if (flag == "--only") {
       s.only = split(value());
+      s.all_stages = false;
       for (const auto& stage : s.only)
         if (std::find(stage_names.begin(), stage_names.end(), stage) == stage_names.end())
           throw std::invalid_argument("--only: there is no stage \"" + stage + "\"");
@@ -187,6 +189,7 @@ inline settings parse_flags(int count, char** flags) {
       if (s.data.empty()) throw std::invalid_argument("--data wants a file");
     } else if (flag == "--pairs") {
       s.file_pairs = number(flag, value());
+      pairs_given = true;
       if (s.file_pairs < 20) throw std::invalid_argument("--pairs wants at least 20");
     } else if (flag == "--out") {
       s.out = value();
@@ -196,9 +199,10 @@ inline settings parse_flags(int count, char** flags) {
     }
   }
   if (!s.data.empty()) {
-    if (s.only != stage_names) throw std::invalid_argument("--only goes with the lab's own world, not with --data");
+    if (!s.all_stages) throw std::invalid_argument("--only goes with the lab's own world, not with --data");
     if (!LAB_HAS_DATA) throw std::invalid_argument("--data: this program was built without plumb::data");
   }
+  if (s.data.empty() && pairs_given) throw std::invalid_argument("--pairs goes with --data");
   if (s.out.empty()) s.out = std::string("out/") + (s.data.empty() ? "lab" : "data") + (s.quick ? "-quick" : "");
   return s;
 }

@@ -41,7 +41,9 @@ class folder_lock {
     file_ = ::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
     if (file_ < 0) throw std::runtime_error("cannot write " + file + ": " + std::strerror(errno));
     if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
+    const int why = errno;
     ::close(file_);
+    if (why != EWOULDBLOCK) throw std::runtime_error("cannot lock " + file + ": " + std::strerror(why));
     throw std::runtime_error("another run is at work in " + folder.string() + "; wait for it, or name another folder with --out");
   }
   ~folder_lock() { ::close(file_); }
@@ -63,12 +65,15 @@ class run_folder {
     const std::string program = this_program();
     if (std::ifstream in(folder_ / "run.json"); in) {
       const auto before = nlohmann::json::parse(in, nullptr, false);
-      const auto stages = before.is_object() ? before.value("stages", nlohmann::json()) : nlohmann::json();
-      const bool same = stages.is_object() && before.value("program", "") == program && before.value("settings", "") == settings;
-      if (same && !fresh) {
-        for (const auto& [name, stage] : stages.items()) take_over(name, stage);
+      const bool whole = before.is_object() && before.contains("program") && before.contains("settings") && before.contains("stages") && before["stages"].is_object();
+      if (fresh) {
+        move_away("");
+      } else if (!whole) {
+        move_away(", since run.json there cannot be read");
+      } else if (before["program"] != program || before["settings"] != settings) {
+        move_away(", since the program, the settings or the number of threads is another");
       } else {
-        move_away(fresh ? "" : ", since the program, the settings or the number of threads is another");
+        for (const auto& [name, stage] : before["stages"].items()) take_over(name, stage);
       }
     }
     run_ = {{"program", program}, {"settings", settings}, {"stages", nlohmann::ordered_json::object()}};

@@ -13,32 +13,59 @@ inline const figure* find_figure(const std::vector<figure>& figures, const std::
   return nullptr;
 }
 
-/// Whether the reward model beats what needs no model, in a sentence; the interval decides.
-inline std::string verdict(const figure& gain) {
-  const bool better = gain.low && *gain.low > 0, worse = gain.high && *gain.high < 0;
-  std::string text = std::string("The reward model ") + (better ? "beats" : worse ? "is worse than" : "is not told apart from") + " the best baseline (" + gain.label + ": " +
-                     shown_text(gain) + " percentage points).";
-  if (!better) text += " The curve over the share of its training pairs shows whether more pairs would help.";
+/// What a preference file's figures say, of one seed: whether the reward model beats everything that needs no model (every interval has to be above
+/// zero, which needs no correction for there being three), and whether more labels help.
+inline std::string verdict(const std::vector<figure>& all) {
+  std::vector<const figure*> worse, open;
+  const figure* closest = nullptr;
+  for (const auto& f : all) {
+    if (f.name.rfind("gain/over_", 0) != 0) continue;
+    if (closest == nullptr || f.value < closest->value) closest = &f;
+    if (f.high && *f.high < 0) {
+      worse.push_back(&f);
+    } else if (!(f.low && *f.low > 0)) {
+      open.push_back(&f);
+    }
+  }
+  if (closest == nullptr) return {};
+  const auto said = [](const figure& f) { return f.label + ": " + shown_text(f); };
+  std::string text;
+  if (!worse.empty()) {
+    text = "The reward model is worse than a baseline that needs no model (" + said(*worse.front()) + " percentage points).";
+  } else if (!open.empty()) {
+    text = "The reward model is not told apart from the best of the baselines (" + said(*closest) + " percentage points).";
+  } else {
+    text = "The reward model beats every baseline (the closest, " + said(*closest) + " percentage points).";
+  }
+  if (const figure* more = find_figure(all, "gain/from_labels")) {
+    text += " Eight times the labels change its accuracy by " + shown_text(*more) + " percentage points: ";
+    text += more->low && *more->low > 0 ? "more labels help here." : more->high && *more->high < 0 ? "more labels hurt here." : "no more than chance could.";
+  }
   return text;
 }
 
 inline constexpr std::pair<const char*, const char*> reward_names[] = {{"bradley_terry", "Bradley-Terry"},
                                                                        {"attribute_regression", "attribute regression"}};
 
-/// Why the gold reward falls, from the numbers. The judge's total is a weighted sum, so the fall is the sum of its attributes' parts; and it is
-/// the sum of what labellers would mind too, where the learned reward errs even by their lights, and of what they do not see.
+/// Why the gold reward falls, from the numbers of one seed. The judge's total is a weighted sum, so the fall is the sum of its attributes' parts;
+/// and it is the sum of what labellers see of it, where the learned reward errs even by their lights, and of what they are blind to.
 inline std::string why_it_falls(const std::vector<figure>& all, const std::string& model, const std::string& name) {
   const std::string who = "best_of_n/" + model + "/";
   const figure *fall = find_figure(all, who + "fall"), *seen = find_figure(all, who + "fall_seen_by_labellers"), *unseen = find_figure(all, who + "fall_unseen_by_labellers");
-  if (fall == nullptr || seen == nullptr || unseen == nullptr || !fall->low || !(*fall->low > 0)) return "By " + name + ", no fall of the gold reward is told apart from chance.";
+  if (fall == nullptr || seen == nullptr || unseen == nullptr) return {};
+  const std::string by = "Picked by " + name + ", ";
+  if (!fall->low || !(*fall->low > 0)) return by + "no fall of the gold reward is told apart from chance.";
   std::vector<const figure*> parts;
   for (const auto& f : all)
-    if (f.name.rfind(who + "fall_of/", 0) == 0 && std::abs(f.value) >= 0.005) parts.push_back(&f);
+    if (f.name.rfind(who + "fall_of/", 0) == 0 && f.low && *f.low > 0) parts.push_back(&f);
   std::sort(parts.begin(), parts.end(), [](const figure* a, const figure* b) { return a->value > b->value; });
-  std::string text = "By " + name + ", the pick's gold reward falls by " + to_text(*fall, 2) + " points from its peak";
-  for (const figure* f : parts) text += (f == parts.front() ? ": " : ", ") + fixed_text(f->value, 2) + " through " + f->name.substr((who + "fall_of/").size());
-  return text + ". Labellers would mind " + to_text(*seen, 2) + " of it as well, which is the learned reward's own error; " + to_text(*unseen, 2) +
-         " only the judge minds, which is the labellers' taste" + (model == reward_names[0].first ? "." : ", of which this reward was taught nothing.");
+  std::string text = by + "replies lose " + to_text(*fall, 2) + " points of gold reward from the peak on. Told apart from chance, by attribute:";
+  for (const figure* f : parts) text += (f == parts.front() ? " " : ", ") + f->name.substr((who + "fall_of/").size()) + " " + to_text(*f, 2);
+  text += std::string(parts.empty() ? " none." : ".") + " Labellers would see " + to_text(*seen, 2) + " of it";
+  if (seen->low && *seen->low > 0) text += " (the learned reward errs by their lights too)";
+  text += "; " + to_text(*unseen, 2) + " only the judge sees";
+  if (unseen->low && *unseen->low > 0) text += " (courtesies after the first, and length)";
+  return text + ".";
 }
 
 }  // namespace lab

@@ -25,10 +25,10 @@ bash "$(dirname "$0")/pairs.sh" | gzip >"$folder/pairs.jsonl.gz"
 learns "$folder/pairs.jsonl.gz"
 said '60 records, 0 dropped, 0 errors'
 said '60 pairs of 60 conversations: 48 to train on, 12 held out'
-said 'So few held-out pairs tell little'
-said 'the best baseline (reward model minus "'
+said 'So few held-out conversations tell little'
+said 'Eight times the labels change its accuracy by'
 for name in accuracy/reward_model accuracy/dpo accuracy/baseline_longer accuracy/baseline_shorter accuracy/baseline_unigram \
-  accuracy/reward_model_minus_best_baseline learning_curve/percent=50; do
+  gain/over_longer gain/over_unigram gain/from_labels learning_curve/percent=50; do
   grep -q "\"$name\"" "$folder/out/summary.json" || fail "summary.json lacks $name"
 done
 grep -A1 '"accuracy/baseline_longer"' "$folder/out/summary.json" | grep -q '"value": 1.0' || fail "the longer reply wins in every pair of this file"
@@ -44,9 +44,13 @@ says 'the file is one list' --data "$folder/list.jsonl"
 says 'holds no preference pairs' --data "$folder/empty.jsonl"
 zcat "$folder/pairs.jsonl.gz" | head -5 >"$folder/few.jsonl"
 says '5 pairs are too few' --data "$folder/few.jsonl"
+cp -r "$folder/out" "$folder/kept"
+if "$program" --data "$folder/few.jsonl" --quick --backend serial --out "$folder/kept" >/dev/null 2>&1; then fail "five pairs were enough"; fi
+diff -r "$folder/out" "$folder/kept" || fail "a file that cannot be used cost a finished run"
+says 'no regular file' --data <(zcat "$folder/pairs.jsonl.gz")
 says '--only goes with the lab' --data "$folder/pairs.jsonl.gz" --only dpo
 sed 's/lamp [0-9]*/lamp/g' <(zcat "$folder/pairs.jsonl.gz") >"$folder/one.jsonl"
-says 'all its pairs are of one conversation' --data "$folder/one.jsonl"
+says 'its 60 pairs are of 1 conversation, too few' --data "$folder/one.jsonl"
 # What cannot be read is counted, at the beginning too, and the rest is used.
 { echo '{"chosen": 3}'; zcat "$folder/pairs.jsonl.gz"; echo 'not json'; } >"$folder/some.jsonl"
 learns "$folder/some.jsonl"
@@ -69,4 +73,8 @@ for i in $(seq 0 29); do
 done >"$folder/chats.jsonl"
 learns "$folder/chats.jsonl"
 said '30 pairs of 10 conversations: 24 to train on, 6 held out'
+# The same file by another path is the same run.
+cp "$folder/chats.jsonl" "$folder/renamed.jsonl"
+"$program" --data "$folder/renamed.jsonl" --quick --backend serial --out "$folder/out" >"$folder/said.txt"
+said 'done before'
 echo "preference files: read, learned from, and refused in words"

@@ -1,5 +1,6 @@
 // The lab's files: checkpoints that come back bit by bit, sentences for those that cannot be read, figures as JSON, nothing half written.
 #include "lab/stages.hpp"
+#include "lab/world.hpp"
 #include "support/catch.hpp"
 
 #include <plumb/backends/serial.hpp>
@@ -144,6 +145,8 @@ TEST_CASE("lab: figures over seeds") {
   const auto counts = lab::over_seeds({{1, count(64)}, {2, count(8)}, {3, count(16)}});
   CHECK(counts[0].value == 16);
   CHECK(counts[0].label == "peak, median; by seed: 64, 8, 16");
+  CHECK(lab::over_seeds({{1, count(2)}, {2, count(4)}})[0].value == 3);
+  CHECK(!lab::over_seeds({{1, one(0.5)}, {2, one(0.6)}, {3, one(0.7)}}, false)[0].low);
   CHECK(lab::over_seeds({{1, one(0.5)}, {2, {}}}).size() == 1);  // what was not measured for all has no mean
   CHECK(lab::student_t(10) == Catch::Approx(2.2281));
   CHECK(lab::student_t(11) == Catch::Approx(2.2010).margin(1e-3));
@@ -167,9 +170,28 @@ TEST_CASE("lab: intervals of what comes in clusters") {
   CHECK(*all.low == Catch::Approx(*lab::rate_figure("x", 4, 4).low));
   CHECK(*all.high == Catch::Approx(1));
   const auto mean = lab::clustered_mean_figure("x", x, pairs, "difference of shares");
-  CHECK(*mean.high - mean.value == Catch::Approx(1.959964 * std::sqrt(1.0 / 12)));
+  CHECK(*mean.low == Catch::Approx(0.5 - 3.1824 * std::sqrt(1.0 / 12)));  // Student's t, three degrees
+  CHECK(*mean.high == 1);                                                   // a difference of shares is no larger
   CHECK(!lab::clustered_mean_figure("x", {0, 0, 0}, {0, 1, 2}, "").low);
   CHECK(!lab::clustered_mean_figure("x", {0, 1}, {0, 0}, "").low);  // one cluster tells no variance
+  CHECK(!lab::clustered_mean_figure("x", {0.1, 0.2, 0.3, 0.3, 0.2, 0.1}, {0, 0, 0, 1, 1, 1}, "").low);  // zero but for rounding
+  // Of noise in few clusters, one in twenty is told apart from zero, no more.
+  lab::world_random random(5, 1);
+  for (const std::size_t clusters : {3u, 10u}) {
+    int told = 0;
+    for (int trial = 0; trial < 4000; ++trial) {
+      std::vector<double> noise;
+      std::vector<std::size_t> of;
+      for (std::size_t c = 0; c < clusters; ++c) {
+        const double shared = random.normal();
+        for (int i = 0; i < 4; ++i) noise.push_back(0.1 * (shared + random.normal())), of.push_back(c);
+      }
+      const auto f = lab::clustered_mean_figure("x", noise, of, "");
+      told += *f.low > 0 || *f.high < 0;
+    }
+    CHECK(told > 120);
+    CHECK(told < 280);  // 200 expected, deviation 14
+  }
 }
 
 TEST_CASE("lab: a stage is done once, and again only for another program, other settings or --fresh") {
@@ -216,6 +238,12 @@ TEST_CASE("lab: a stage is done once, and again only for another program, other 
   run("b", false);
   CHECK(made == list{"one"});
   CHECK(loaded == list{"two"});
+  // A run.json that cannot be read is moved away with the rest.
+  for (const char* broken : {"{\"stages\"", "[]", "{\"program\": 3, \"settings\": [], \"stages\": {}}", "{\"program\": \"x\", \"settings\": \"b\", \"stages\": 3}"}) {
+    write(f.path / "seed-1" / "run.json", broken);
+    run("b", false);
+    CHECK(made == list{"one", "two"});
+  }
 }
 
 TEST_CASE("lab: a folder has one run at a time") {

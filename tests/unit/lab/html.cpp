@@ -340,7 +340,7 @@ TEST_CASE("lab report: numbers have as many digits as their intervals tell") {
   const std::string html = p.html();
   CHECK(has(html,
             "<tr><th scope=\"row\">Win rate</th><td class=\"num strong\">63.7</td><td class=\"num\">[59.9, 67.6]</td>"
-            "<td class=\"num\">12,600</td><td>%</td></tr>"));
+            "<td class=\"num optional\">12,600</td><td>%</td></tr>"));
   CHECK(has(html, "<th scope=\"row\">ceiling</th><td class=\"num strong\">84.2</td><td class=\"num\">n/a</td>"));
   CHECK(has(html, "<td class=\"num strong\">3.214</td><td class=\"num\">[3.170, 3.258]</td>"));
 }

@@ -6,35 +6,44 @@ using lab::figure;
 
 namespace {
 
-figure gain(double value, double low, double high) {
-  return {"accuracy/reward_model_minus_best_baseline", value, low, high, 400, "difference of shares", "reward model minus \"the shorter reply wins\""};
+figure gain(const char* over, double value, double low, double high) {
+  return {std::string("gain/") + over, value, low, high, 400, "difference of shares", std::string("reward model minus \"") + over + "\""};
 }
 figure change(const char* name, double value, double low, double high) {
   return {std::string("best_of_n/bradley_terry/") + name, value, low, high, 32, "points", name};
 }
+
 }  // namespace
 
 TEST_CASE("lab: the verdict on a preference file") {
-  using Catch::Matchers::StartsWith;
-  CHECK(lab::verdict(gain(0.05, 0.01, 0.09)) == "The reward model beats the best baseline (reward model minus \"the shorter reply wins\": 5.0 [1.0, 9.0] percentage points).");
-  CHECK_THAT(lab::verdict(gain(-0.05, -0.09, -0.01)), StartsWith("The reward model is worse than the best baseline"));
-  CHECK_THAT(lab::verdict(gain(0.05, -0.01, 0.11)), StartsWith("The reward model is not told apart from the best baseline"));
-  CHECK_THAT(lab::verdict(gain(0.05, -0.01, 0.11)), Catch::Matchers::EndsWith("shows whether more pairs would help."));
-  figure same = gain(0, 0, 0);
+  const figure above = gain("over_longer", 0.10, 0.05, 0.15), open = gain("over_shorter", 0.02, -0.03, 0.07), below = gain("over_unigram", -0.05, -0.09, -0.01);
+  const figure low = gain("over_unigram", 0.05, 0.01, 0.09);
+  CHECK(lab::verdict({above, low}) == "The reward model beats every baseline (the closest, reward model minus \"over_unigram\": 5.0 [1.0, 9.0] percentage points).");
+  CHECK(lab::verdict({above, open, low}) ==
+        "The reward model is not told apart from the best of the baselines (reward model minus \"over_shorter\": 2.0 [-3.0, 7.0] percentage points).");
+  CHECK(lab::verdict({above, open, below}) ==
+        "The reward model is worse than a baseline that needs no model (reward model minus \"over_unigram\": -5.0 [-9.0, -1.0] percentage points).");
+  figure same = above;  // without an interval nothing is told apart
   same.low = same.high = std::nullopt;
-  CHECK_THAT(lab::verdict(same), StartsWith("The reward model is not told apart"));
+  CHECK_THAT(lab::verdict({same}), Catch::Matchers::StartsWith("The reward model is not told apart"));
+  CHECK_THAT(lab::verdict({above, gain("from_labels", 0.03, 0.01, 0.05)}),
+             Catch::Matchers::EndsWith(" Eight times the labels change its accuracy by 3.0 [1.0, 5.0] percentage points: more labels help here."));
+  CHECK_THAT(lab::verdict({above, gain("from_labels", 0.03, -0.01, 0.07)}), Catch::Matchers::EndsWith("no more than chance could."));
+  CHECK(lab::verdict({change("fall", 1, 0, 2)}).empty());
 }
 
 TEST_CASE("lab: why the gold reward falls") {
   const auto why = [](const std::vector<figure>& all) { return lab::why_it_falls(all, "bradley_terry", "Bradley-Terry"); };
-  const std::vector<figure> all{change("fall", 0.5, 0.3, 0.7), change("fall_of/correctness", 0.1, 0, 0.2), change("fall_of/politeness", 0.4, 0.3, 0.5),
-                                change("fall_of/fluency", -0.001, -0.1, 0.1), change("fall_seen_by_labellers", 0.2, 0.1, 0.3),
-                                change("fall_unseen_by_labellers", 0.3, 0.2, 0.4)};
+  std::vector<figure> all{change("fall", 0.5, 0.3, 0.7), change("fall_of/correctness", 0.1, -0.05, 0.25), change("fall_of/fluency", 0.1, 0.05, 0.15),
+                          change("fall_of/politeness", 0.3, 0.2, 0.4), change("fall_seen_by_labellers", 0.1, -0.1, 0.3),
+                          change("fall_unseen_by_labellers", 0.4, 0.3, 0.5)};
   CHECK(why(all) ==
-        "By Bradley-Terry, the pick's gold reward falls by 0.50 [0.30, 0.70] points from its peak: 0.40 through politeness, 0.10 through correctness. Labellers would mind "
-        "0.20 [0.10, 0.30] of it as well, which is the learned reward's own error; 0.30 [0.20, 0.40] only the judge minds, which is the labellers' taste.");
-  auto flat = all;
-  flat[0] = change("fall", 0.1, -0.1, 0.3);
-  CHECK(why(flat) == "By Bradley-Terry, no fall of the gold reward is told apart from chance.");
-  CHECK(why({}) == "By Bradley-Terry, no fall of the gold reward is told apart from chance.");
+        "Picked by Bradley-Terry, replies lose 0.50 [0.30, 0.70] points of gold reward from the peak on. Told apart from chance, by attribute: politeness 0.30 [0.20, 0.40], "
+        "fluency 0.10 [0.05, 0.15]. Labellers would see 0.10 [-0.10, 0.30] of it; 0.40 [0.30, 0.50] only the judge sees (courtesies after the first, and length).");
+  all[4] = change("fall_seen_by_labellers", 0.5, 0.4, 0.6);
+  all[5] = change("fall_unseen_by_labellers", 0, 0, 0);
+  CHECK_THAT(why(all), Catch::Matchers::EndsWith("Labellers would see 0.50 [0.40, 0.60] of it (the learned reward errs by their lights too); 0.00 [0.00, 0.00] only the judge sees."));
+  all[0] = change("fall", 0.1, -0.1, 0.3);
+  CHECK(why(all) == "Picked by Bradley-Terry, no fall of the gold reward is told apart from chance.");
+  CHECK(why({}).empty());  // not measured
 }
