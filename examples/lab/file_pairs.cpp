@@ -119,7 +119,8 @@ file_pairs::file_pairs(const settings& s, std::uint64_t seed) : s_(s) {
     throw std::runtime_error(name + ": its " + std::to_string(count) + " pairs are of " + conversations + ", too few or too unequal to hold a fifth of them out");
   if (seen > count) account_ = "A sample of " + std::to_string(count) + " pairs, drawn by the seed, is used (--pairs N for more). ";
   account_ += std::to_string(count) + " pairs of " + conversations + ": " + std::to_string(data_.train.size()) + " to train on, " +
-              std::to_string(data_.held_out.size()) + " held out, of " + std::to_string(held_conversations.size()) + " (no conversation is on both sides).";
+              std::to_string(data_.held_out.size()) + " held out (" + std::to_string(held_conversations.size()) + " conversations; none is on both sides).";
+  if (10 * read.errors > read.lines) account_ += " Beware: " + std::to_string(read.errors) + " of " + std::to_string(read.lines) + " lines could not be read.";
   if (6 * data_.held_out.size() < count) account_ += " That is only " + percent(data_.held_out.size(), count) + ": the conversations are of very unequal size.";
   if (held_conversations.size() < 100) account_ += " So few held-out conversations tell little: look at the intervals, not at the numbers.";
   std::printf("%s\n", account_.c_str());
@@ -143,9 +144,9 @@ void file_pairs::tokenize(run_folder& folder) {
       tokens_seen += p.tokens_chosen.text.size() + p.tokens_rejected.text.size();
     }
   const std::size_t count = data_.train.size() + data_.held_out.size();
-  const std::string lost = "Of " + std::to_string(s_.positions) + " tokens that the models see: in " + percent(replies_cut, count) +
-                           " of the pairs the end of a reply is not among them, in " + percent(prompts_cut, count) + " the beginning of the prompt.";
-  std::printf("%-22s %d tokens; %zu in what the models see\n%s\n", "byte-pair encoding", tokenizer_.vocabulary_size(), tokens_seen, lost.c_str());
+  const std::string lost = "The models see " + std::to_string(s_.positions) + " tokens: " + percent(replies_cut, count) + " of the pairs lose the end of a reply, " +
+                           percent(prompts_cut, count) + " the beginning of the prompt.";
+  std::printf("%-22s %d tokens in the vocabulary; %zu in the texts, as far as the models see them\n%s\n", "byte-pair encoding", tokenizer_.vocabulary_size(), tokens_seen, lost.c_str());
   account_ += " " + lost;
 }
 

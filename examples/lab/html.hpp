@@ -253,8 +253,9 @@ class page {
   }
   page& forest(const forest_plot& c) {
     const std::string id = std::to_string(++charts_);
-    add("<figure><figcaption>", markup::escape(c.title), "<span class=\"hint\">Dots with 95 % intervals",
-        c.reference ? "; a hollow dot's interval contains the reference line" : "", ".</span></figcaption>\n",
+    add("<figure><figcaption>", markup::escape(c.title), "<span class=\"hint\">",
+        std::any_of(c.rows.begin(), c.rows.end(), markup::has_interval) ? "Dots with 95 % intervals" : "Dots",
+        c.reference && std::any_of(c.rows.begin(), c.rows.end(), markup::has_interval) ? "; a hollow dot's interval contains the reference line" : "", ".</span></figcaption>\n",
         markup::draw(c, true, id), markup::draw(c, false, id));
     if (c.rows.empty()) return add("</figure>\n");
     add("<details><summary>The numbers of this chart</summary>\n");

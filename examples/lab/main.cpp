@@ -30,13 +30,14 @@ int main(int count, char** flags) {
     }
   const auto complain = [](const std::exception& e) {
     const std::string what = e.what();
+    std::fflush(stdout);  // what was said before comes before
     std::fprintf(stderr, "plumb_lab: %s\n", what.substr(what.rfind("plumb: ", 0) == 0 ? 7 : 0).c_str());
   };
   try {
     s = lab::parse_flags(count, flags);
   } catch (const std::exception& e) {
     complain(e);
-    std::fputs(lab::usage, stderr);
+    std::fputs("--help lists the flags\n", stderr);
     return 2;
   }
   try {

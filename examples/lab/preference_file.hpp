@@ -184,10 +184,12 @@ class file_experiment {
       std::snprintf(percent, sizeof percent, "%g", 100.0 / static_cast<double>(parts));
       accuracy(std::string("learning_curve/percent=") + percent, learned, std::string("reward model from ") + percent + " % of the labels");
     }
-    accuracy("accuracy/dpo", implicit_margins(policy, sft), "DPO policy, by its implicit reward");
+    const auto implicit = implicit_margins(policy, sft);
+    accuracy("accuracy/dpo", implicit, "DPO policy, by its implicit reward");
     const auto simple = data_.baselines();
     for (const auto& b : simple) accuracy("accuracy/baseline_" + b.name, b.margins, "baseline: " + b.label);
     for (const auto& b : simple) difference("gain/over_" + b.name, learned, b.margins, "reward model minus \"" + b.label + "\"");
+    difference("gain/dpo_over_reward_model", implicit, learned, "DPO policy minus reward model");
     if (rewards.size() > 1) difference("gain/from_labels", learned, from_fewest, "reward model from all labels minus from an eighth");
 
     std::vector<std::size_t> order(learned.size());

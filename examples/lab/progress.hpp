@@ -23,7 +23,8 @@ class stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// "DPO   step 120/300  loss 0.4321  accuracy 0.81  41230 tokens/s  12 s left": in place on a terminal, else a line every few seconds.
+/// "DPO   step 120/300  loss 0.4321  accuracy 0.81  41230 tokens/s  12 s left": in place on a terminal, else a line every few seconds. Numbers are
+/// means over the steps since the last line.
 class progress {
  public:
   progress(const char* stage, int steps) : stage_(stage), steps_(steps), terminal_(isatty(fileno(stdout)) != 0), next_(interval()) {}
@@ -35,10 +36,16 @@ class progress {
     loss_ += loss;
     accuracy_ += accuracy;
     ++since_;
+    if (10 * step > 9 * steps_) {  // the last line is the mean over the last tenth of the steps, whatever the clock showed before
+      end_loss_ += loss;
+      end_accuracy_ += accuracy;
+      ++end_;
+    }
     const double now = watch_.seconds();
     const bool last = step == steps_;
     if (!last && now < next_) return;
     next_ = now + interval();
+    if (last) loss_ = end_loss_, accuracy_ = end_accuracy_, since_ = end_;
     char losses[32] = "", accuracies[32] = "";
     if (!std::isnan(loss_)) std::snprintf(losses, sizeof losses, "  loss %.4f", loss_ / since_);
     if (!std::isnan(accuracy_)) std::snprintf(accuracies, sizeof accuracies, "  accuracy %.3f", accuracy_ / since_);
@@ -61,8 +68,8 @@ class progress {
   int steps_;
   bool terminal_;
   stopwatch watch_{};
-  double next_, loss_ = 0, accuracy_ = 0;
-  int since_ = 0;
+  double next_, loss_ = 0, accuracy_ = 0, end_loss_ = 0, end_accuracy_ = 0;
+  int since_ = 0, end_ = 0;
   index_t tokens_ = 0;
 };
 

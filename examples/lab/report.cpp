@@ -17,13 +17,13 @@ const std::vector<table_text> lab_tables{
      "What a larger model would do; the world is small, and the judge is a program."},
     {"best-of-n", "Over-optimisation",
      "The SFT model draws many replies to each prompt, and a learned reward picks the best of n of them. As n grows the learned reward of the pick rises, as it must; the gold "
-     "reward rises with it at first and then falls. Bradley-Terry learned from labels of hasty labellers, the attribute regression from ratings that are noisy but see what the judge sees. "
+     "reward rises with it at first, and may then fall. Bradley-Terry learned from labels of hasty labellers, the attribute regression from ratings that are noisy but see what the judge sees. "
      "The n of the peak is read off one half of the prompts; rise, fall and their parts are measured on the other.",
      "Best of n presses evenly on all prompts; a trained policy may find other weaknesses of the reward."}};
 const std::vector<table_text> file_tables{
     {"measure", "Held-out pairs",
      "How often each model scores the chosen reply above the rejected one, on conversations that none of them was trained on; a tie counts a half. Intervals know that pairs of one "
-     "conversation depend on one another. The baselines need no language model; the reward model is compared with each, pair by pair.",
+     "conversation depend on one another. The DPO policy scores a reply by how much more likely it finds it than the model it began as does. The baselines need no language model; the reward model is compared with each, pair by pair. Weights of single tokens are a Bradley-Terry model of which tokens a reply has.",
      "What large models reach: these are small, and were trained from nothing on this file alone, in minutes. A reward model made from a large pretrained one would do better."}};
 
 namespace {
@@ -204,7 +204,7 @@ void report(const settings& s, const std::string& demo, const std::vector<table_
       for (const auto& f : rows)
         if (f.name.rfind("accuracy/", 0) == 0) accuracies.rows.push_back(f);
       page.forest(accuracies);
-      line_chart learning{.title = "Accuracy of the reward model by the share of the labels that it saw", .x_label = "labels, % of the pairs to train on (every model starts from one that read all texts)",
+      line_chart learning{.title = "Accuracy of the reward model by the share of the labels that it saw", .x_label = "labels, % of the pairs to train on (every model first read all texts to train on)",
                           .y_label = "accuracy on held-out pairs, %",
                           .series = {{"reward model", curve_of(figures, "learning_curve/percent=", [](double percent) { return std::pair(percent, std::string()); })}},
                           .references = {{50, "coin"}}};

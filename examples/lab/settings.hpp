@@ -123,9 +123,9 @@ plumb_lab --data FILE [--pairs N] [the flags above, but --only]
   --backend B    serial or onednn (default onednn, where it was built)
   --only S,...   these stages, and what they need and is not there yet; the report has all that were ever finished:
                  pretrain, sft, pairs, reward, dpo, judge-rewards, judge-policies, best-of-n
-  --out DIR      where the report, figures and checkpoints go (default out/lab; with --data, out/data)
+  --out DIR      where the report, figures and checkpoints go (default out/lab; with --data, out/data/<name of the file>)
   --fresh        starts over; else a run that was cut off goes on after the last stage that it finished
-  --quick        a few steps of each stage, to see that it all works; its figures mean nothing (default folders: out/lab-quick, out/data-quick)
+  --quick        a few steps of each stage, to see that it all works; its figures mean nothing (default folders: out/lab-quick, out/data-quick/...)
 )";
 
 /// "1,2,3" in parts; "1," has an empty one.
@@ -203,7 +203,11 @@ inline settings parse_flags(int count, char** flags) {
     if (!LAB_HAS_DATA) throw std::invalid_argument("--data: this program was built without plumb::data");
   }
   if (s.data.empty() && pairs_given) throw std::invalid_argument("--pairs goes with --data");
-  if (s.out.empty()) s.out = std::string("out/") + (s.data.empty() ? "lab" : "data") + (s.quick ? "-quick" : "");
+  if (s.out.empty()) {
+    s.out = std::string("out/") + (s.data.empty() ? "lab" : "data") + (s.quick ? "-quick" : "");
+    const std::string name = s.data.filename().string();
+    if (!s.data.empty()) s.out /= name.substr(0, name.find('.', 1));  // files do not take one another's place
+  }
   return s;
 }
 

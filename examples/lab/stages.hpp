@@ -71,7 +71,7 @@ class run_folder {
       } else if (!whole) {
         move_away(", since run.json there cannot be read");
       } else if (before["program"] != program || before["settings"] != settings) {
-        move_away(", since the program, the settings or the number of threads is another");
+        move_away(", since the program, the settings, the number of threads or the preference file is another");
       } else {
         for (const auto& [name, stage] : before["stages"].items()) take_over(name, stage);
       }

@@ -6,7 +6,9 @@
 namespace lab {
 
 /// What a reader sees: "64.4 [61.6, 67.0]" of a share, in percent.
-inline std::string shown_text(const figure& f) { return to_text(markup::as_shown(f), f.unit == "share" || f.unit == "difference of shares" ? 1 : 3); }
+inline std::string shown_text(const figure& f) {
+  return to_text(markup::as_shown(f), f.unit == "share" || f.unit == "difference of shares" ? 1 : f.unit == "replies" ? 0 : 3);
+}
 inline const figure* find_figure(const std::vector<figure>& figures, const std::string& name) {
   for (const auto& f : figures)
     if (f.name == name) return &f;
@@ -38,9 +40,17 @@ inline std::string verdict(const std::vector<figure>& all) {
     text = "The reward model beats every baseline (the closest, " + said(*closest) + " percentage points).";
   }
   if (const figure* more = find_figure(all, "gain/from_labels")) {
-    text += " Eight times the labels change its accuracy by " + shown_text(*more) + " percentage points: ";
-    text += more->low && *more->low > 0 ? "more labels help here." : more->high && *more->high < 0 ? "more labels hurt here." : "no more than chance could.";
+    text += " All labels instead of an eighth of them change its accuracy by " + shown_text(*more) + " percentage points: ";
+    text += more->low && *more->low > 0 ? "more labels help here." : more->high && *more->high < 0 ? "more labels hurt here." : "not told apart from nothing.";
   }
+  std::string better, no_better;
+  for (const auto& f : all) {
+    if (f.name.rfind("accuracy/", 0) != 0) continue;
+    std::string& list = f.low && *f.low > 0.5 ? better : no_better;
+    list += (list.empty() ? "" : "; ") + f.label;
+  }
+  if (!better.empty()) text += " Better than a coin: " + better + ".";
+  if (!no_better.empty()) text += " Not told apart from a coin, or worse: " + no_better + ".";
   return text;
 }
 

@@ -24,9 +24,10 @@ said() { grep -qF -- "$1" "$folder/said.txt" || fail "expected \"$1\", but it sa
 bash "$(dirname "$0")/pairs.sh" | gzip >"$folder/pairs.jsonl.gz"
 learns "$folder/pairs.jsonl.gz"
 said '60 records, 0 dropped, 0 errors'
-said '60 pairs of 60 conversations: 48 to train on, 12 held out'
+said '60 pairs of 60 conversations: 48 to train on, 12 held out ('
 said 'So few held-out conversations tell little'
-said 'Eight times the labels change its accuracy by'
+said 'All labels instead of an eighth of them change its accuracy by'
+said 'a coin'
 for name in accuracy/reward_model accuracy/dpo accuracy/baseline_longer accuracy/baseline_shorter accuracy/baseline_unigram \
   gain/over_longer gain/over_unigram gain/from_labels learning_curve/percent=50; do
   grep -q "\"$name\"" "$folder/out/summary.json" || fail "summary.json lacks $name"
@@ -55,6 +56,9 @@ says 'its 60 pairs are of 1 conversation, too few' --data "$folder/one.jsonl"
 { echo '{"chosen": 3}'; zcat "$folder/pairs.jsonl.gz"; echo 'not json'; } >"$folder/some.jsonl"
 learns "$folder/some.jsonl"
 said '60 records, 0 dropped, 2 errors'
+{ zcat "$folder/pairs.jsonl.gz"; seq 20; } >"$folder/bad.jsonl"
+learns "$folder/bad.jsonl"
+said 'Beware: 20 of 80 lines could not be read'
 # A sample is drawn by the seed, and from all of the file.
 learns "$folder/pairs.jsonl.gz" --pairs 30 --seeds 1,2
 said 'A sample of 30 pairs, drawn by the seed, is used'
@@ -64,7 +68,7 @@ said 'Seed 2: The reward model'
 zcat "$folder/pairs.jsonl.gz" | awk '{
   n = NR - 1; gsub(/lamp [0-9]+\?/, "lamp " int(n / 2) "?\\n\\nAssistant: Which one?\\n\\nHuman: The one on the " (n % 2 ? "left" : "right") "."); print }' >"$folder/opened.jsonl"
 learns "$folder/opened.jsonl"
-said '60 pairs of 30 conversations: 48 to train on, 12 held out'
+said '60 pairs of 30 conversations: 48 to train on, 12 held out ('
 # The same of chats, whose system turn tells nothing apart.
 for i in $(seq 0 29); do
   start="{\"role\": \"system\", \"content\": \"Be brief.\"}, {\"role\": \"user\", \"content\": \"lamp $((i / 3)) ?\"}"
