@@ -45,7 +45,7 @@ class file_experiment {
     auto reward_config = config;
     reward_config.scores = 1;
     std::vector<std::pair<std::size_t, std::unique_ptr<transformer<B>>>> rewards;
-    for (const std::size_t parts : {8, 4, 2, 1}) {
+    for (const std::size_t parts : {8u, 4u, 2u, 1u}) {
       const std::size_t count = data_.train().size() / parts;
       if (count == 0) continue;
       auto model = std::make_unique<transformer<B>>(reward_config, seed_);
