@@ -218,12 +218,16 @@ inline bool has_interval(const figure& f) { return f.low && f.high && std::isfin
 /// One number of decimals for all figures of a unit: by the narrowest interval, else three digits of the largest value.
 inline int decimals_of(const std::vector<figure>& all, const std::string& unit) {
   double precision = std::numeric_limits<double>::infinity(), largest = 0;
+  bool whole = true;  // numbers of things
   for (const auto& f : all) {
     if (f.unit != unit) continue;
+    whole = whole && !has_interval(f) && std::round(f.value) == f.value && std::abs(f.value) < 1e6;
     if (has_interval(f) && *f.high > *f.low) precision = std::min(precision, *f.high / 2 - *f.low / 2);
     if (std::isfinite(f.value)) largest = std::max(largest, std::abs(f.value));
   }
-  return decimals_for(std::isfinite(precision) ? precision : largest / 10);
+  if (whole) return 0;
+  // One figure that is known very closely does not make the others' digits worth reading.
+  return std::isfinite(precision) ? std::min(decimals_for(precision), decimals_for(largest / 50)) : decimals_for(largest / 10);
 }
 inline std::string interval_text(const figure& f, int decimals) {
   return has_interval(f) ? "[" + number(*f.low, decimals) + ", " + number(*f.high, decimals) + "]" : "";

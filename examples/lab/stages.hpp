@@ -40,8 +40,12 @@ class folder_lock {
     const std::string file = (folder / ".lock").string();
     file_ = ::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
     if (file_ < 0) throw std::runtime_error("cannot write " + file + ": " + std::strerror(errno));
-    if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
-    const int why = errno;
+    int why = 0;
+    for (int tries = 0; tries < 20; ++tries) {  // a run that was just killed takes a moment to be gone
+      if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
+      if ((why = errno) != EWOULDBLOCK) break;
+      ::usleep(100000);
+    }
     ::close(file_);
     if (why != EWOULDBLOCK) throw std::runtime_error("cannot lock " + file + ": " + std::strerror(why));
     throw std::runtime_error("another run is at work in " + folder.string() + "; wait for it, or name another folder with --out");
