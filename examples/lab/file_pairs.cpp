@@ -4,6 +4,8 @@
 #include <plumb/data/preference.hpp>
 #include <plumb/data/tokenizer_json.hpp>
 
+#include <set>
+
 namespace lab {
 namespace {
 

@@ -8,15 +8,13 @@
 #include <plumb/data/bpe_tokenizer.hpp>
 #include <plumb/data/records.hpp>
 
-#include <memory>
-
 namespace lab {
 
 /// A pair as text, and as tokens cut to what the model sees.
 struct file_pair {
   std::string prompt, chosen, rejected;
   std::int64_t line = 0;
-  std::string opening{};         ///< what tells its conversation from others
+  std::string opening{};          ///< what tells its conversation from others
   std::size_t conversation = 0;   ///< pairs of one number are on one side of the split
   sample tokens_chosen{}, tokens_rejected{};
 };
@@ -31,7 +29,7 @@ struct file_split {
 std::string opening_of(const plumb::data::passage& prompt);
 
 /// Conversations, not pairs, are dealt out, in an order drawn by the seed, until the held-out side has a fifth; one that would make it more than
-/// a quarter is passed over. The pairs to train on come in an order drawn by the seed, those held out in the given one. Either side may be
+/// a quarter is passed over. The pairs to train on come in an order drawn by the seed, those held out in the given one. That side is
 /// empty where there are few conversations.
 file_split split_by_conversation(std::vector<file_pair> pairs, std::uint64_t seed);
 

@@ -14,7 +14,7 @@
 
 namespace lab {
 
-/// With those above it.
+/// Makes a folder and those above it; a sentence where that cannot be done.
 inline void make_folder(const std::filesystem::path& folder) {
   std::error_code failed;
   std::filesystem::create_directories(folder, failed);

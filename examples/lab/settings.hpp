@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <sstream>
-#include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <thread>

@@ -18,23 +18,20 @@ inline const figure* find_figure(const std::vector<figure>& figures, const std::
 /// What a preference file's figures say, of one seed: whether the reward model beats everything that needs no model (every interval has to be above
 /// zero, which needs no correction for there being three), and whether more labels help.
 inline std::string verdict(const std::vector<figure>& all) {
-  std::vector<const figure*> worse, open;
-  const figure* closest = nullptr;
+  const figure *closest = nullptr, *worse = nullptr;  // the smallest gain; the smallest that is told apart below zero
+  bool beats_all = true;
   for (const auto& f : all) {
     if (f.name.rfind("gain/over_", 0) != 0) continue;
     if (closest == nullptr || f.value < closest->value) closest = &f;
-    if (f.high && *f.high < 0) {
-      worse.push_back(&f);
-    } else if (!(f.low && *f.low > 0)) {
-      open.push_back(&f);
-    }
+    if (f.high && *f.high < 0 && (worse == nullptr || f.value < worse->value)) worse = &f;
+    beats_all = beats_all && f.low && *f.low > 0;
   }
   if (closest == nullptr) return {};
   const auto said = [](const figure& f) { return f.label + ": " + shown_text(f); };
   std::string text;
-  if (!worse.empty()) {
-    text = "The reward model is worse than a baseline that needs no model (" + said(*worse.front()) + " percentage points).";
-  } else if (!open.empty()) {
+  if (worse != nullptr) {
+    text = "The reward model is worse than a baseline that needs no model (" + said(*worse) + " percentage points).";
+  } else if (!beats_all) {
     text = "The reward model is not told apart from the best of the baselines (" + said(*closest) + " percentage points).";
   } else {
     text = "The reward model beats every baseline (the closest, " + said(*closest) + " percentage points).";

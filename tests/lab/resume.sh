@@ -22,7 +22,7 @@ for ((i = 1; i <= ${KILLS:-10}; ++i)); do
   delay=$(awk -v i="$i" -v step="${STEP:-0.4}" -v seed="$RANDOM" 'BEGIN { srand(seed); print step * i * (0.5 + rand()) }')
   timeout --signal=KILL "$delay" "$program" "$@" --out "$folder/cut" >"$folder/cut_$i.txt" 2>&1 || { [ $? -ne 137 ] || killed=$((killed + 1)); }
 done
-[ "$killed" -ge 3 ] || fail "only $killed of the kills came before the end"
+[ "$killed" -ge 1 ] || fail "no kill came before the end"
 same "$@"
 grep -q '"name"' "$folder/whole/summary.json" || fail "the summary has no figures"
 grep -q '</html>' "$folder/cut/report.html" || fail "the report is not whole"

@@ -101,13 +101,14 @@ class record_reader {
       switch (array_ ? line_status::end : lines_.next()) {
         case line_status::line:
           // Every line of it would be an error of its own, none of which says what is wrong.
-          array_ = records_ + errors_ == 0 && detail::begins_array(lines_.text());
+          array_ = std::exchange(first_, false) && detail::begins_array(lines_.text());
           if (array_)
             report("the file is one list, over many lines; one record a line is wanted (jq -c '.[]' makes lines of a list)");
           else if (!decode())
             report(line_->problem);
           break;
         case line_status::problem:
+          first_ = false;
           report(lines_.problem());
           break;
         case line_status::end:
@@ -176,6 +177,7 @@ class record_reader {
   std::size_t taken_ = 0;
   std::int64_t records_ = 0, errors_ = 0;
   std::vector<std::string> first_errors_;
+  bool first_ = true;   ///< no line was seen yet
   bool array_ = false;  ///< the file is one: nothing more is read
 };
 

@@ -251,6 +251,8 @@ TEST_CASE("malformed: whole files") {
                                                   "wanted (jq -c '.[]' makes lines of a list). 0 records were read before it."});
   }
   CHECK(read_text<preference_reader>(one + "[\n" + two).records.size() == 2);
+  const std::string dropped = "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"a\"}\n";
+  CHECK(read_text<preference_reader>(dropped + "[\n" + good(format::trl_preference, 0) + "\n").records.size() == 1);
   CHECK(read_text<preference_reader>("[" + one.substr(0, one.size() - 1) + "]\n" + two).records.size() == 1);
   CHECK_THAT(sentence("\xff\xfe{\0"),
              ContainsSubstring("data.jsonl:1: the text begins as UTF-16 does, but has to be UTF-8."));
