@@ -6,7 +6,7 @@
 #include <plumb/math/dpo.hpp>
 #include <plumb/math/elementwise.hpp>
 #include <plumb/math/logistic.hpp>
-#include <plumb/math/supervised.hpp>
+#include <plumb/math/aggregate.hpp>
 #include <plumb/math/token_logp.hpp>
 
 struct device_space {

@@ -52,7 +52,6 @@ struct keep_or {
   T fallback;
   PLUMB_HD T operator()(const T& x, const T& mask) const { return mask < T(0) || T(0) < mask ? x : fallback; }
 };
-/// `x`.
 /// 1 where `x` is not 0, else 0.
 struct is_nonzero {
   template <class T>

@@ -74,6 +74,10 @@ PLUMB_HD constexpr bool is_inf(const T& x) {
 template <class T>
 PLUMB_HD constexpr bool is_finite(const T& x) { return !is_nan(x) && !is_inf(x); }
 
+/// Exactly 0; NaN is not.
+template <class T>
+PLUMB_HD constexpr bool is_zero(const T& x) { return !(x < T(0)) && !(T(0) < x) && !is_nan(x); }
+
 /// The magnitude; NaN stays NaN.
 template <class T>
 PLUMB_HD constexpr T abs(const T& x) { return x < T(0) ? -x : x; }

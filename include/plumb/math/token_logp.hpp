@@ -57,10 +57,6 @@ struct row_coefficients {
     if (is_zero(e)) return {-c, T(0)};
     return {-c - e * entropy, -e};
   }
-  template <class T>
-  PLUMB_HD static bool is_zero(const T& x) {
-    return !(x < T(0)) && !(T(0) < x) && !is_nan(x);
-  }
 };
 
 /// The softmax part of dL/dx at one entry, from the raw logit; a row whose two coefficients are 0 gives 0 whatever it holds.
@@ -68,10 +64,10 @@ template <class T>
 struct softmax_part {
   logit_map<T> map;
   PLUMB_HD T operator()(const T& x, const T& lse, const T& first, const T& second) const {
-    if (row_coefficients::is_zero(first) && row_coefficients::is_zero(second)) return T(0);
+    if (is_zero(first) && is_zero(second)) return T(0);
     const T log_p = map(x) - lse;
     const T p = exp(log_p);
-    if (row_coefficients::is_zero(p)) return T(0);
+    if (is_zero(p)) return T(0);
     return p * (first + second * log_p) * map.slope(x);
   }
 };

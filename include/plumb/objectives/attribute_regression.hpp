@@ -2,8 +2,8 @@
 // Multi-attribute regression reward models (HelpSteer2), and the scalar reward that goal weights make of the attributes.
 
 #include <plumb/math/attribute_regression.hpp>
-#include <plumb/objectives/host.hpp>
-#include <plumb/objectives/metrics.hpp>
+#include <plumb/ops/host.hpp>
+#include <plumb/ops/metrics.hpp>
 
 PLUMB_NAMESPACE_BEGIN
 

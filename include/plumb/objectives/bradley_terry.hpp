@@ -2,8 +2,8 @@
 // Reward models from pairs: the Bradley-Terry loss, plain, with margin, scaled, with a centring term.
 
 #include <plumb/math/bradley_terry.hpp>
-#include <plumb/objectives/host.hpp>
-#include <plumb/objectives/metrics.hpp>
+#include <plumb/ops/host.hpp>
+#include <plumb/ops/metrics.hpp>
 
 #include <utility>
 

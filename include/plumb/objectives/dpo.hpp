@@ -2,8 +2,8 @@
 // Direct preference optimisation: from token log-probabilities of pairs, or from their sums.
 
 #include <plumb/math/dpo.hpp>
-#include <plumb/objectives/host.hpp>
-#include <plumb/objectives/metrics.hpp>
+#include <plumb/ops/host.hpp>
+#include <plumb/ops/metrics.hpp>
 
 #include <utility>
 

@@ -1,22 +1,17 @@
 #pragma once
 // Supervised fine-tuning: negative log-likelihood of the scored tokens.
 
-#include <plumb/math/supervised.hpp>
-#include <plumb/objectives/host.hpp>
-#include <plumb/objectives/metrics.hpp>
+#include <plumb/ops/aggregate.hpp>
+#include <plumb/ops/host.hpp>
 
 PLUMB_NAMESPACE_BEGIN
-
-/// How token terms become one number. The denominator counts what is named last.
-enum class aggregation {
-  token_mean,     ///< sum over all scored tokens / number of scored tokens of the global batch
-  sequence_mean,  ///< sum over sequences of the mean over their scored tokens / number of sequences of the global batch
-};
 
 /// Options of `supervised`.
 struct supervised_options {
   aggregation aggregate = aggregation::token_mean;
-  double denominator = 0;  ///< see `aggregation`; host overload: 0 means what is given
+  double denominator = 0;     ///< see `aggregation`; host overload: 0 means what is given
+  double length_epsilon = 0;  ///< added to each length in `sequence_mean`
+  double weight = 1;          ///< what the loss counts for beside others
 };
 
 /// Rows of `metrics`: `nll` per scored token in nats (perplexity is its exponential), `length` in scored tokens per sequence.
@@ -34,7 +29,7 @@ struct supervised_outputs {
   view<Real, 1, Space> loss{};    ///< one number
   view<Real, 1, Space> d_logp{};  ///< `[N]`; 0 for tokens that do not count
   view<Real, 2, Space> metrics{};  ///< `[2, 2]`, rows as in `supervised_metrics`
-  write_mode mode = write_mode::overwrite;  ///< of `d_logp`
+  write_mode mode = write_mode::overwrite;  ///< of `loss` and `d_logp`
 };
 
 /// Bytes of arena that `supervised` takes.
@@ -42,18 +37,9 @@ template <class B>
 std::size_t supervised_workspace(const B&, const sequence_layout<space_of<B>>& sequences) {
   using real = real_of<B>;
   workspace_size w;
-  for (int i = 0; i < 4; ++i) w.template add<real>(sequences.sequences());
+  for (int i = 0; i < 3; ++i) w.template add<real>(sequences.sequences());
   return w.template add<real>(1).bytes();
 }
-
-namespace detail {
-// Scored tokens of each sequence, as numbers: the segment sum of ones, read through a view of stride zero.
-template <class B>
-void scored_lengths(B& b, arena_of<B>& scratch, const sequence_layout<space_of<B>>& layout, index_t tokens,
-                    real_view<B> lengths) {
-  b.segment_reduce(reduction::sum, constant(b, scratch, real_of<B>(1), tokens), layout, lengths);
-}
-}  // namespace detail
 
 /// `L = -1/denominator sum_t logp[t]` over scored tokens, or the mean over sequences of token means. Unscored tokens contribute nothing,
 /// whatever they hold. Enqueues and returns; nothing is allocated. Checked against OpenRLHF `SFTLoss` and `GPTLMLoss`.
@@ -69,31 +55,29 @@ void supervised(B& b, arena_of<B>& scratch, const supervised_inputs<real_of<B>, 
                     {{"logp", in.logp}, {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
   require_given(op, "logp", in.logp, in.sequences.scored.extent(0) > 0);
   require_sequences(op, in.sequences, tokens);
-  detail::require_denominator(op, options.denominator);
+  detail::require_aggregation(op, options.denominator, options.length_epsilon, options.weight);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(supervised_metrics));
   if (out.d_logp.given()) require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);
   scratch.require(op, supervised_workspace(b, in.sequences));
   typename arena_of<B>::frame frame(scratch);
-  const real inverse = static_cast<real>(1 / options.denominator);
+  const auto weights = scratch.template take<real>(sequences);
   const auto sums = scratch.template take<real>(sequences);
-  const auto lengths = scratch.template take<real>(sequences);
-  const auto loss = scratch.template take<real>(sequences);
-  const auto d_sums = scratch.template take<real>(sequences);
+  // The loss is of -log p: the weights carry the sign.
+  detail::sequence_weights(b, scratch, in.sequences, tokens, {options.aggregate, options.denominator, options.length_epsilon, -options.weight}, weights);
   b.segment_reduce(reduction::sum, in.logp, in.sequences, sums);
-  detail::scored_lengths(b, scratch, in.sequences, tokens, lengths);
-  b.transform2(math::supervised_term<real>{inverse, options.aggregate == aggregation::sequence_mean}, loss, d_sums,
-               as_const(sums), as_const(lengths));
   if (out.loss.given()) {
-    b.reduce(reduction::sum, as_const(loss), out.loss, write_mode::overwrite);
-    b.transform(math::scale<real>{inverse}, out.loss, as_const(out.loss));
+    const auto loss = scratch.template take<real>(sequences);
+    b.transform(math::weighted{}, loss, as_const(weights), as_const(sums));
+    b.reduce(reduction::sum, as_const(loss), out.loss, out.mode);
   }
-  if (out.d_logp.given()) b.segment_broadcast(as_const(d_sums), in.sequences, out.d_logp, out.mode);
+  if (out.d_logp.given()) b.segment_broadcast(as_const(weights), in.sequences, out.d_logp, out.mode);
   if (out.metrics.given()) {
     const auto cell = [&](index_t row, index_t column) { return out.metrics.row(row).slice(column, 1); };
     b.reduce(reduction::sum, as_const(sums), cell(0, 0), write_mode::overwrite);
     b.transform(math::negate{}, cell(0, 0), as_const(cell(0, 0)));
-    b.reduce(reduction::sum, as_const(lengths), cell(0, 1), write_mode::overwrite);
+    detail::scored_lengths(b, scratch, in.sequences, tokens, weights);
+    b.reduce(reduction::sum, as_const(weights), cell(0, 1), write_mode::overwrite);
     b.copy(as_const(cell(0, 1)), cell(1, 0));
     b.fill(cell(1, 1), static_cast<real>(static_cast<double>(sequences)));
   }
@@ -115,9 +99,7 @@ supervised_result<detail::value_of<R>> supervised(const R& logp, const sequence_
   require_layout("supervised", sequences, x.extent(0));
   require_layout_data("supervised", sequences, x.extent(0));
   if (options.denominator == 0) {
-    const index_t count =
-        options.aggregate == aggregation::token_mean ? count_scored(sequences) : sequences.sequences();
-    options.denominator = static_cast<double>(count > 0 ? count : 1);
+    options.denominator = count_for(options.aggregate, sequences);
   }
   supervised_result<T> r{.d_logp = detail::zeros<T>(x.extent(0))};
   T m[2][2] = {};

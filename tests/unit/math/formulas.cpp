@@ -5,7 +5,7 @@
 #include <plumb/math/bradley_terry.hpp>
 #include <plumb/math/dpo.hpp>
 #include <plumb/math/elementwise.hpp>
-#include <plumb/math/supervised.hpp>
+#include <plumb/math/aggregate.hpp>
 #include <plumb/math/token_logp.hpp>
 
 #include <limits>
@@ -65,8 +65,6 @@ TEST_CASE("math: each term's second result is the derivative of its first") {
     for (const double e : {0.0, 0.2, 0.5})
       CHECK(matches(math::dpo_term<dual>{0.4, e, 1}(along, 0.3), math::dpo_term<double>{0.4, e, 1}(x, 0.3).second));
     CHECK(matches(math::squared_error_term<dual>{-100, 1}(along, 2), math::squared_error_term<double>{-100, 1}(x, 2).second));
-    for (const bool mean : {false, true})
-      CHECK(matches(math::supervised_term<dual>{1, mean}(along, 4), math::supervised_term<double>{1, mean}(x, 4).second));
     for (const double cap : {0.0, 5.0}) {
       const math::logit_map<dual> map{0.5, cap, 2};
       CHECK(std::abs(map(along).slope - math::logit_map<double>{0.5, cap, 2}.slope(x)) < 1e-14);
@@ -79,7 +77,7 @@ TEST_CASE("math: what is masked or missing is exactly nothing") {
   CHECK(nothing(math::bradley_terry_term<double>{1}(not_a_number, inf, 0, 0)));
   CHECK(nothing(math::centering_term<double>{1, 1}(not_a_number, inf, 0)));
   CHECK(nothing(math::squared_error_term<double>{-100, 1}(not_a_number, -100)));
-  CHECK(nothing(math::supervised_term<double>{1, true}(not_a_number, 0)));
+  CHECK(math::weighted{}(math::token_weight<double>{1, 0, true}(0), not_a_number) == 0);
   CHECK(math::softmax_part<double>{{}}(not_a_number, 0, 0, 0) == 0);
   CHECK(math::entropy_term{}(-inf, 1.0) == 0);
 }

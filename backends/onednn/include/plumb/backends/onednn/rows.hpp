@@ -210,7 +210,7 @@ struct token_logp_grad_rows {
       const two<float> k = grad.d_entropy.given() ? math::row_coefficients{}(c, grad.d_entropy(i), grad.entropy(i))
                                                   : two<float>{-c, 0.0f};
       const float lse = grad.log_sum_exp(i);
-      if (math::row_coefficients::is_zero(k.first) && math::row_coefficients::is_zero(k.second)) {
+      if (math::is_zero(k.first) && math::is_zero(k.second)) {
         for (index_t j = 0; j < v; ++j) g[j * to] = S{};
         continue;
       }
@@ -238,7 +238,7 @@ struct token_logp_grad_rows {
   [[gnu::always_inline]] void row_block(const float* x, index_t n, float lse, two<float> k, float* g) const {
     using L = lanes<N>;
     const float scale = map.map.scale, over_temperature = map.map.inverse_temperature;
-    if (map.is_linear() && math::row_coefficients::is_zero(k.second)) {
+    if (map.is_linear() && math::is_zero(k.second)) {
       const float factor = k.first * scale * over_temperature;
       for (index_t i = 0; i < n; i += N) {
         const auto logit = L::load(x + i);

@@ -64,6 +64,21 @@ void write_gradient(B& b, real_view<B, R> out, const_real_view<B, R> value, real
   }
 }
 
+// A loss: `factor` times the sum of `values`, or that added to it. Takes one number of scratch to add.
+template <class B>
+void write_loss(B& b, arena_of<B>& scratch, real_view<B> out, const_real_view<B> values, real_of<B> factor, write_mode mode) {
+  if (!out.given()) return;
+  if (mode == write_mode::overwrite) {
+    b.reduce(reduction::sum, values, out, write_mode::overwrite);
+    b.transform(math::scale<real_of<B>>{factor}, out, as_const(out));
+    return;
+  }
+  typename arena_of<B>::frame frame(scratch);
+  const auto sum = scratch.template take<real_of<B>>(1);
+  b.reduce(reduction::sum, values, sum, write_mode::overwrite);
+  b.transform(math::add_scaled<real_of<B>>{factor}, out, as_const(out), as_const(sum));
+}
+
 template <class V>
 void require_metrics(const char* op, const V& metrics, std::size_t rows) {
   if (!metrics.given()) return;
