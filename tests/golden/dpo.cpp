@@ -17,27 +17,13 @@ double largest_logp(const dpo_pairs_call& in) {
   return std::max({largest(in.chosen), largest(in.rejected), largest(in.ref_chosen), largest(in.ref_rejected)});
 }
 
-// Options that make another loss of it.
-bool plain(const golden_case& c) {
-  return !c.flag("ipo", false) && !c.is_set("f_divergence_type") && !c.flag("use_weighting", false);
-}
-bool trl_losses_are(const golden_case& c, const std::vector<std::string>& wanted) {
-  return plain(c) && c.is_set("loss_types") && c.options.at("loss_types") == nlohmann::json(wanted);
-}
-bool trl_sigmoid(const golden_case& c) { return trl_losses_are(c, {"sigmoid"}); }
-bool trl_sigmoid_norm(const golden_case& c) { return trl_losses_are(c, {"sigmoid_norm"}); }
+bool plain(const golden_case& c) { return !c.flag("ipo", false); }
 
-// The first half of the sequences against the second, or neighbours: chosen, rejected, chosen, ...
+// The first half of the sequences against the second.
 void pair_halves(dpo_call& in, std::size_t sequences) {
   for (std::size_t p = 0; p < sequences / 2; ++p) {
     in.chosen.push_back(static_cast<std::int32_t>(p));
     in.rejected.push_back(static_cast<std::int32_t>(sequences / 2 + p));
-  }
-}
-void pair_neighbours(dpo_call& in, std::size_t sequences) {
-  for (std::size_t p = 0; p < sequences / 2; ++p) {
-    in.chosen.push_back(static_cast<std::int32_t>(2 * p));
-    in.rejected.push_back(static_cast<std::int32_t>(2 * p + 1));
   }
 }
 
@@ -113,124 +99,6 @@ constexpr auto trl_cpo = [](auto& j) {
   j.gradient("d_losses/d_policy_rejected_logps", times(cot, y.d_rejected), terms);
 };
 
-// What TRL's DPO logs of pairs, from the sums of each reply.
-template <class Job>
-void compare_trl_logs(Job& j, const dpo_call& in, const dpo_answer& y) {
-  const double beta = in.options.beta;
-  const numbers chosen = of_each_pair(j, in, logp_chosen), rejected = of_each_pair(j, in, logp_rejected);
-  // Log-ratios and rewards are sums of token log-probabilities, the policy's and the reference's.
-  const double logp = std::max(largest(in.logp), largest(in.ref_logp));
-  j.output("chosen_logps", chosen, largest(in.logp));
-  j.output("rejected_logps", rejected, largest(in.logp));
-  j.output("chosen_rewards", of_each_pair(j, in, reward_chosen), beta * logp);
-  j.output("rejected_rewards", of_each_pair(j, in, reward_rejected), beta * logp);
-  j.output("delta_score", scaled(of_each_pair(j, in, margin), 1 / beta), logp);
-  j.output("reward_accuracy", {y.metrics[accuracy]}, nothing_cancels);
-  j.output("reward_margin", {y.metrics[margin]}, beta * logp);
-}
-
-// TRL's ld_alpha: tokens beyond the shorter reply of the pair count less.
-numbers ld_weights(const layout_arrays& l, std::size_t tokens, double alpha) {
-  numbers w(tokens, 1);
-  const std::size_t pairs = l.begin.size() / 2;
-  for (std::size_t s = 0; s < l.begin.size(); ++s) {
-    const double shorter = std::min(l.count(s % pairs), l.count(s % pairs + pairs));
-    double position = 0;
-    for (std::size_t t = static_cast<std::size_t>(l.begin[s]); t < static_cast<std::size_t>(l.end[s]); ++t)
-      if (l.counts(t) && ++position > shorter) w[t] = alpha;
-  }
-  return w;
-}
-
-// TRL from token log-probabilities; rows are all chosen, then all rejected. `per_token_logps[t]` belongs to position t
-// + 1 of the mask. The reference comes as sums: each lies on its reply's first scored token.
-constexpr auto trl_dpo = [](auto& j) {
-  const golden_case& c = j.c;
-  const array& logps = c.input("per_token_logps", {0, 0});
-  const std::size_t rows = logps.shape[0], columns = logps.shape[1], pairs = rows / 2;
-  const flags mask =
-      to_flags(without_first_column(c.input("completion_mask", {rows, columns + 1}).data, rows, columns + 1));
-  const numbers ref = joined(c.input("ref_chosen_logps", {pairs}).data, c.input("ref_rejected_logps", {pairs}).data);
-  dpo_call in{.logp = logps.data, .ref_logp = zeros(logps.data.size()), .sequences = padded(rows, columns, mask)};
-  for (std::size_t r = 0; r < rows; ++r) {
-    std::size_t t = r * columns;
-    while (t < (r + 1) * columns && !in.sequences.counts(t)) ++t;
-    if (t == (r + 1) * columns) c.fail("row " + std::to_string(r) + " of `completion_mask` scores no token");
-    in.ref_logp[t] = ref[r];
-  }
-  pair_halves(in, rows);
-  // TRL's sigmoid loss does not look at its label_smoothing.
-  in.options = {.beta = c.number("beta"), .denominator = static_cast<double>(pairs)};
-  const numbers weight = ld_weights(in.sequences, in.logp.size(), c.number("ld_alpha", 1));
-  in.logp = times(in.logp, weight);
-  compare_trl_logs(j, in, call(j, in));
-  // sigmoid_norm is the loss of means over tokens; what is logged stays a sum.
-  numbers share(in.logp.size(), 1), share_of_reply(rows, 1);
-  if (trl_sigmoid_norm(c)) {
-    share = mean_weights(in.sequences, in.logp.size());
-    for (std::size_t r = 0; r < rows; ++r) share_of_reply[r] = 1 / in.sequences.count(r);
-  }
-  const dpo_answer y = call(j, weighted(in, share));
-  j.output("loss", {y.loss}, nothing_cancels);
-  j.output("per_sequence_loss", y.pair_loss, nothing_cancels);
-  j.gradient("d_loss/d_per_token_logps", times(times(weight, share), y.d_logp), nothing_cancels);
-  const numbers of_chosen = first_half(share_of_reply), of_rejected = second_half(share_of_reply);
-  const dpo_answer z =
-      call(j, dpo_pairs_call{times(of_chosen, of_each_pair(j, in, logp_chosen)),
-                             times(of_rejected, of_each_pair(j, in, logp_rejected)), times(of_chosen, first_half(ref)),
-                             times(of_rejected, second_half(ref)), in.options});
-  j.gradient("d_loss/d_chosen_logps", times(of_chosen, z.d_chosen), nothing_cancels);
-  j.gradient("d_loss/d_rejected_logps", times(of_rejected, z.d_rejected), nothing_cancels);
-};
-
-// NeMo: labels of -100 do not count, a batch has all chosen first; packed sequences alternate, and a padded tail is one
-// entry more of cu_seqlens. `average_log_probs` takes means over tokens. What it logs is a reward over beta: logp -
-// ref_logp of each sequence.
-constexpr auto nemo_dpo = [](auto& j) {
-  const golden_case& c = j.c;
-  const array& logps = c.input("pi_logprobs", {0, 0});
-  const ids labels = to_ids(c.input("labels", logps.shape).data);
-  dpo_call in{.logp = logps.data, .ref_logp = c.input("ref_logprobs", logps.shape).data};
-  if (c.has_input("cu_seqlens")) {
-    const ids cu_seqlens = to_ids(c.input("cu_seqlens", {0}).data);
-    const std::size_t sequences = (cu_seqlens.size() - 1) / 2 * 2;
-    in.sequences.begin.assign(cu_seqlens.begin(), cu_seqlens.begin() + static_cast<std::ptrdiff_t>(sequences));
-    in.sequences.end.assign(cu_seqlens.begin() + 1, cu_seqlens.begin() + 1 + static_cast<std::ptrdiff_t>(sequences));
-    in.sequences.scored = not_ignored(labels);
-    pair_neighbours(in, sequences);
-  } else {
-    in.sequences = padded(logps.shape[0], logps.shape[1], not_ignored(labels));
-    pair_halves(in, logps.shape[0]);
-  }
-  in.options = {.beta = c.number("ref_policy_kl_penalty"), .denominator = static_cast<double>(in.pairs())};
-  const numbers weight =
-      c.flag("average_log_probs", false) ? mean_weights(in.sequences, in.logp.size()) : numbers(in.logp.size(), 1);
-  const dpo_call of_means = weighted(in, weight);
-  const dpo_answer y = call(j, of_means);
-
-  const numbers chosen = of_each_pair(j, of_means, reward_chosen),
-                rejected = of_each_pair(j, of_means, reward_rejected);
-  // Chosen first, for packed batches too.
-  j.output("log_ratio_per_sequence", scaled(joined(chosen, rejected), 1 / in.options.beta),
-           std::max(largest(of_means.logp), largest(of_means.ref_logp)));
-  j.output("acc_chosen", {y.metrics[accuracy]}, nothing_cancels);
-  j.output("preference_loss", {y.loss}, nothing_cancels);
-  double loss = y.loss;
-  numbers d_logp = times(weight, y.d_logp);
-  double terms = nothing_cancels;
-  // The supervised term: log-probabilities of the chosen sequences, summed over tokens, mean over sequences.
-  if (c.outputs.count("sft_loss") > 0) {
-    const supervised_answer s = supervised_of_chosen(j, in, static_cast<double>(in.pairs()));
-    j.output("sft_loss", {s.loss}, largest(in.logp));
-    const double share = c.number("sft_loss_weight"), rest = c.number("preference_loss_weight");
-    loss = rest * loss + share * s.loss;
-    d_logp = plus(scaled(std::move(d_logp), rest), scaled(s.d_logp, share));
-    terms = largest(in.logp);
-  }
-  j.output("loss", {loss}, terms);
-  j.gradient("d_loss/d_pi_logprobs", d_logp, terms > 0 ? in.options.beta / in.options.denominator : nothing_cancels);
-};
-
 // SPIN is DPO between the data and the model of the iteration before; NeMo returns one loss per pair.
 constexpr auto nemo_spin = [](auto& j) {
   const golden_case& c = j.c;
@@ -278,72 +146,7 @@ constexpr auto openrlhf_batch_logps = [](auto& j) {
   compare("logps_mean", plumb::aggregation::sequence_mean);
 };
 
-// What TRL's loss is the sum of, each with its weight: 1 unless given.
-struct trl_shares {
-  double sigmoid = 0, sft = 0;
-};
-trl_shares trl_shares_of(const golden_case& c) {
-  trl_shares y;
-  const nlohmann::json& types = c.options.at("loss_types");
-  for (std::size_t i = 0; i < types.size(); ++i)
-    (types[i] == "sft" ? y.sft : y.sigmoid) =
-        c.is_set("loss_weights") ? c.options.at("loss_weights").at(i).get<double>() : 1;
-  return y;
-}
-
 constexpr const char* no_such_log = "a statistic of raw logits that the peer logs; no result of plumb's";
-
-// TRL from logits: row t predicts token t + 1; position t + 1 of the mask says whether it counts.
-constexpr auto trl_dpo_from_logits = [](auto& j) {
-  const golden_case& c = j.c;
-  const array& logits = c.input("logits", {0, 0, 0});
-  const std::size_t rows = logits.shape[0], columns = logits.shape[1], vocabulary = logits.shape[2];
-  const ids tokens = to_ids(c.input("input_ids", {rows, columns}).data);
-  const numbers mask = c.input("completion_mask", {rows, columns}).data;
-  token_logp_call policy{.logits = logits.data, .rows = rows * columns, .vocabulary = vocabulary};
-  flags scored;
-  for (std::size_t t = 0; t < tokens.size(); ++t) {
-    const bool last = (t + 1) % columns == 0;
-    policy.targets.push_back(last ? -1 : tokens[t + 1]);
-    scored.push_back(!last && mask[t + 1] != 0);
-  }
-  token_logp_call reference = policy;
-  reference.logits = c.input("ref_logits", logits.shape).data;
-  const token_logp_answer forward = call(j, policy), ref_forward = call(j, reference);
-  const double logit = std::max(largest(policy.logits), largest(reference.logits));
-  // TRL zeroes what does not count.
-  j.output("per_token_logps", without_last_column(times(forward.logp, doubles(scored)), rows, columns), logit);
-
-  dpo_call in{.logp = forward.logp, .ref_logp = ref_forward.logp, .sequences = padded(rows, columns, scored)};
-  pair_halves(in, rows);
-  in.options = {.beta = c.number("beta"), .denominator = static_cast<double>(in.pairs())};
-  const supervised_answer sft = supervised_of_chosen(j, in, chosen_tokens(in));
-  const numbers weight = ld_weights(in.sequences, in.logp.size(), c.number("ld_alpha", 1));
-  in = weighted(std::move(in), weight);
-  const dpo_answer y = call(j, in);
-  dpo_call of_reference = in;
-  of_reference.logp = in.ref_logp;
-  j.output("ref_chosen_logps", of_each_pair(j, of_reference, logp_chosen), logit);
-  j.output("ref_rejected_logps", of_each_pair(j, of_reference, logp_rejected), logit);
-  compare_trl_logs(j, in, y);
-
-  // sft is the token mean over the chosen replies of the batch, one number for every pair.
-  const trl_shares share = trl_shares_of(c);
-  const double terms = share.sft > 0 ? logit : nothing_cancels;
-  if (c.outputs.count("per_sequence_loss") > 0)
-    j.output("per_sequence_loss", plus(scaled(y.pair_loss, share.sigmoid), numbers(in.pairs(), share.sft * sft.loss)),
-             terms);
-  j.output("loss", {share.sigmoid * y.loss + share.sft * sft.loss}, terms);
-  const numbers d_logp = plus(scaled(times(weight, y.d_logp), share.sigmoid), scaled(sft.d_logp, share.sft));
-  j.gradient("d_loss/d_logits", backward(j, policy, forward, d_logp), spread_rows(magnitudes(d_logp), vocabulary));
-
-  // TRL's entropy log: mean over the scored positions of the batch.
-  double entropy = 0, count = 0;
-  for (std::size_t t = 0; t < scored.size(); ++t)
-    if (scored[t]) entropy += forward.entropy[t], ++count;
-  j.output("entropy", {entropy / count}, logit);
-  for (const char* name : {"mean_token_accuracy", "logits_chosen", "logits_rejected"}) j.leave_out(name, no_such_log);
-};
 
 // Without a reference, from logits: row t predicts label t + 1. Chosen rows come first, then rejected ones, then, where
 // there are any, others that only the supervised term reads.
@@ -428,10 +231,9 @@ constexpr auto trl_tpo = [](auto& j) {
   j.output("per_sequence_loss", y.pair_loss, nothing_cancels);
 };
 
-// Liger from hidden states: labels lie at their rows (no shift), all chosen first. The NLL term is the token mean over
-// the chosen; CPO, which has no reference, always adds it.
-template <bool cpo>
-constexpr auto liger_pairs = [](auto& j) {
+// Liger's CPO from hidden states: labels lie at their rows (no shift), all chosen first. The NLL term is the token mean over
+// the chosen, always added.
+constexpr auto liger_cpo = [](auto& j) {
   const golden_case& c = j.c;
   const array& input = c.input("input", {0, 0, 0});
   const std::size_t rows = input.shape[0], columns = input.shape[1], width = input.shape[2];
@@ -442,21 +244,13 @@ constexpr auto liger_pairs = [](auto& j) {
   policy.targets = to_ids(c.input("target", {rows, columns}).data, c.number("ignore_index"));
   if (c.has_input("bias")) policy.bias = c.input("bias", {vocabulary}).data;
   const token_logp_answer forward = call(j, policy);
-  double logit = largest_logit_term(policy);
+  const double logit = largest_logit_term(policy);
   dpo_call sums{.logp = forward.logp,
                 .sequences = padded(rows, columns, not_ignored(policy.targets)),
                 .options = {.beta = c.number("beta"),
                             .label_smoothing = c.number("label_smoothing"),
-                            .reference_free = cpo,
+                            .reference_free = true,
                             .denominator = static_cast<double>(rows / 2)}};
-  if (!cpo) {
-    linear_call reference = policy;
-    reference.hidden = c.input("ref_input", input.shape).data;
-    reference.head = c.input("ref_weight", weight.shape).data;
-    if (c.has_input("bias")) reference.bias = c.input("ref_bias", {vocabulary}).data;
-    sums.ref_logp = call(j, reference).logp;
-    logit = std::max(logit, largest_logit_term(reference));
-  }
   pair_halves(sums, rows);
   const numbers share =
       c.flag("average_log_prob", false) ? mean_weights(sums.sequences, sums.logp.size()) : numbers(sums.logp.size(), 1);
@@ -465,7 +259,7 @@ constexpr auto liger_pairs = [](auto& j) {
   double loss = y.loss;
   numbers d_logp = times(share, y.d_logp);
 
-  const double alpha = c.flag("compute_nll_loss", cpo) ? c.number("alpha") : 0;
+  const double alpha = c.flag("compute_nll_loss", true) ? c.number("alpha") : 0;
   const supervised_answer s = supervised_of_chosen(j, sums, chosen_tokens(sums));
   loss += alpha * s.loss;
   d_logp = plus(d_logp, scaled(s.d_logp, alpha));
@@ -483,21 +277,10 @@ constexpr auto liger_pairs = [](auto& j) {
   if (!policy.bias.empty()) j.gradient("d_loss/d_bias", g.d_bias, largest(d_logp));
 };
 
-bool trl_sigmoid_or_norm(const golden_case& c) { return trl_sigmoid(c) || trl_sigmoid_norm(c); }
-bool trl_sigmoid_sft(const golden_case& c) {
-  return trl_sigmoid(c) || trl_losses_are(c, {"sft"}) || trl_losses_are(c, {"sigmoid", "sft"});
-}
-bool nemo_is_dpo(const golden_case& c) { return c.text("preference_loss") == "dpo"; }
 bool sigmoid(const golden_case& c) { return c.text("loss_type") == "sigmoid"; }
 bool cpo_sigmoid(const golden_case& c) { return sigmoid(c) && c.number("alpha", 0) == 0; }
 
-constexpr case_runner trl = on_each_backend(trl_dpo), nemo = on_each_backend(nemo_dpo);
-
 const bool registered[] = {
-    map_cases({"trl_dpo_losses", "DPOTrainer._compute_loss", trl_sigmoid_or_norm, trl}),
-    map_cases({"trl_dpo_extreme", "DPOTrainer._compute_loss", trl_sigmoid_or_norm, trl}),
-    map_cases(
-        {"trl_dpo_from_logits", "DPOTrainer._compute_loss", trl_sigmoid_sft, on_each_backend(trl_dpo_from_logits)}),
     map_cases({"trl_cpo_simpo", "CPOTrainer.cpo_loss", cpo_sigmoid, on_each_backend(trl_cpo)}),
     map_cases(
         {"trl_cpo_simpo", "CPOTrainer.get_batch_loss_metrics", cpo_sigmoid, on_each_backend(trl_cpo_from_logits)}),
@@ -505,11 +288,8 @@ const bool registered[] = {
     map_cases({"openrlhf_dpo", "DPOLoss.forward", plain, on_each_backend(from_sums<openrlhf_names>)}),
     map_cases({"openrlhf_dpo", "DPOTrainer._get_batch_logps", every_case, on_each_backend(openrlhf_batch_logps)}),
     map_cases({"drpo_dpo", "__main__ (statements at lines 494-503)", plain, on_each_backend(from_sums<drpo_names>)}),
-    map_cases({"nemo_dpo", "MegatronGPTDPOModel.loss_func", nemo_is_dpo, nemo}),
-    map_cases({"nemo_dpo", "MegatronGPTDPOModel.loss_func, sft_loss_func", nemo_is_dpo, nemo}),
     map_cases({"nemo_spin", "MegatronGPTSPINModel.loss_func", every_case, on_each_backend(nemo_spin)}),
-    map_cases({"liger_dpo", "LigerFusedLinearDPOLoss", sigmoid, on_each_backend(liger_pairs<false>)}),
-    map_cases({"liger_orpo_simpo_cpo", "LigerFusedLinearCPOLoss", every_case, on_each_backend(liger_pairs<true>)}),
+    map_cases({"liger_orpo_simpo_cpo", "LigerFusedLinearCPOLoss", every_case, on_each_backend(liger_cpo)}),
 };
 
 }  // namespace

@@ -1,6 +1,8 @@
 // Log-probabilities, entropies and sums of squared probabilities, from logits and from hidden states.
 #include "golden/calls.hpp"
 
+#include <plumb/ops/log_sum_squares.hpp>
+
 namespace golden {
 namespace {
 
@@ -111,25 +113,29 @@ constexpr auto nemo_entropy = [](auto& j) {
   j.gradient("d_entropy/d_logits", backward(j, in, y, {}, weight), entropy_gradient_terms(in, weight));
 };
 
-// verl's sum of squared probabilities: exp(lse(2x) - 2 lse(x)), where lse(2x) is that of temperature 1/2. It is also
-// exp(2 logp - logp at temperature 1/2) of any one token, which gives the gradient.
+// verl's sum of squared probabilities, the exponential of ours.
 constexpr auto verl_sum_pi_squared = [](auto& j) {
+  using real = typename std::remove_reference_t<decltype(j)>::real;
   const golden_case& c = j.c;
   const array& logits = c.input("logits", {0, 0, 0});
   const numbers cot = c.input("cot_sum_pi_squared", without_last(logits.shape)).data;
-  token_logp_call once = rows_of(logits);
-  once.targets = ids(once.rows, 0);
-  token_logp_call twice = once;
-  twice.options.temperature = 0.5;
-  const token_logp_answer one = call(j, once), two = call(j, twice);
-  numbers sum;
-  for (std::size_t r = 0; r < once.rows; ++r) sum.push_back(std::exp(two.log_sum_exp[r] - 2 * one.log_sum_exp[r]));
-  const numbers d = times(cot, sum);
+  const token_logp_call in = rows_of(logits);
+  const auto x = reals(j, in.logits);
+  const plumb::view<const real, 2> rows(x.data(), static_cast<index_t>(in.rows), static_cast<index_t>(in.vocabulary));
+  std::vector<real> value(in.rows), once(in.rows), twice(in.rows), d_logits(x.size());
+  scratch_memory scratch(plumb::log_sum_squares_workspace(j.b, rows.extent(0), rows.extent(1)));
+  plumb::log_sum_squares(j.b, scratch.arena, rows, in.options,
+                         {.log_sum_squares = value, .log_sum_exp = once, .log_sum_exp_twice = twice});
+  numbers sum = doubles(value);
+  for (double& e : sum) e = std::exp(e);
+  const numbers d = times(cot, sum), most = scaled(largest_of_rows(in), 2);
+  const auto d_value = reals(j, d);
+  plumb::log_sum_squares_backward(j.b, rows, in.options,
+                                  {.log_sum_exp = once, .log_sum_exp_twice = twice, .d_log_sum_squares = d_value},
+                                  plumb::view<real, 2>(d_logits.data(), rows.extent(0), rows.extent(1)));
   // The exponent, a difference of log-sum-exps, has an error of their magnitude.
-  j.output("sum_pi_squared", sum, times(sum, largest_of_rows(twice)));
-  j.gradient("d_sum_pi_squared/d_logits",
-             plus(backward(j, once, one, scaled(d, 2)), backward(j, twice, two, scaled(d, -1))),
-             spread_rows(times(magnitudes(d), largest_of_rows(twice)), once.vocabulary));
+  j.output("sum_pi_squared", sum, times(sum, most));
+  j.gradient("d_sum_pi_squared/d_logits", doubles(d_logits), spread_rows(times(magnitudes(d), most), in.vocabulary));
 };
 
 // From hidden states: scale, soft-cap, temperature, in this order. Chunk sizes change nothing but memory. TRL's

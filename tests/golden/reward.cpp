@@ -120,23 +120,31 @@ constexpr auto nemo_regression = [](auto& j) {
 // NeMo's pairs of a regression model: two rows, one pair; the reward is attribute 4. A negative label prefers row 0,
 // every other row 1; its magnitude is the strength, a margin or a scale.
 constexpr auto nemo_regression_pair = [](auto& j) {
+  using real = typename std::remove_reference_t<decltype(j)>::real;
   constexpr std::size_t reward = 4;
   const array& output = j.c.input("output", {2, 0});
   const std::size_t attributes = output.shape[1];
-  const double label = j.c.input("label", output.shape).data[0];
   if (attributes <= reward) j.c.fail("the input `output` has fewer than 5 attributes");
-  const std::size_t chosen = label < 0 ? reward : attributes + reward,
-                    rejected = label < 0 ? attributes + reward : reward;
+  const auto prediction = reals(j, output.data), label = reals(j, j.c.input("label", output.shape).data);
+  std::vector<real> d_output(output.data.size());
+  real value = 0;
+  const auto column = [&](auto& x, std::size_t row) {
+    return plumb::view<std::remove_pointer_t<decltype(x.data())>, 1>(x.data() + row * attributes + reward, index_t{1});
+  };
   const std::string loss = j.c.text("loss_func");
-  bradley_terry_call in{.chosen = {output.data[chosen]}, .rejected = {output.data[rejected]}};
-  if (loss == "margin_bt") in.margin = {std::fabs(label)};
-  if (loss == "scaled_bt") in.scale = {std::fabs(label)};
-  const bradley_terry_answer y = call(j, in);
-  numbers d_output(output.data.size());
-  d_output[chosen] = y.d_chosen[0];
-  d_output[rejected] = y.d_rejected[0];
-  j.output("loss", {y.loss}, nothing_cancels);
-  j.gradient("d_loss/d_output", d_output, nothing_cancels);
+  plumb::rated_bradley_terry_options options{.ties_to_second = true};
+  options.use = loss == "margin_bt"   ? plumb::strength_use::margin
+                : loss == "scaled_bt" ? plumb::strength_use::scale
+                                      : plumb::strength_use::ignored;
+  options.loss.denominator = 1;
+  scratch_memory scratch(plumb::rated_bradley_terry_workspace(j.b, 1));
+  plumb::rated_bradley_terry(j.b, scratch.arena,
+                             {.first = column(prediction, 0),
+                              .second = column(prediction, 1),
+                              .strength = plumb::view<const real, 1>(label.data(), index_t{1})},
+                             options, {.loss = value, .d_first = column(d_output, 0), .d_second = column(d_output, 1)});
+  j.output("loss", {static_cast<double>(value)}, nothing_cancels);
+  j.gradient("d_loss/d_output", doubles(d_output), nothing_cancels);
 };
 
 // OpenRLHF's SFTLoss: per token, or per sample. With the global counts, `dp_size` undoes the averaging over ranks that

@@ -102,7 +102,8 @@ void perturb_every_array(const temporary_folder& folder, const std::filesystem::
     const golden_case& c = cases[i];
     const outcome o = run_case(*find_mapping(c), backend_kind::serial, c);
     for (const outcome::compared& array : o.arrays)
-      expect_noticed(folder, whole, i, c, array, perturbed(c, array, n), n);
+      if (!(array.kind == "outputs" ? c.outputs : c.gradients).at(array.name).data.empty())  // of no replies with a label, say
+        expect_noticed(folder, whole, i, c, array, perturbed(c, array, n), n);
     // Not a number is never near one.
     for (const outcome::compared& array : o.arrays)
       if ((array.kind == "outputs" ? c.outputs : c.gradients).at(array.name).dtype == "float64") {

@@ -15,9 +15,8 @@ template <class T>
 struct bradley_terry_term {
   T factor;
   PLUMB_HD two<T> operator()(const T& chosen, const T& rejected, const T& margin, const T& scale) const {
-    if (!(scale < T(0)) && !(T(0) < scale) && !is_nan(scale)) return {T(0), T(0)};
     const T z = chosen - rejected - margin;
-    return {scale * softplus(-z), -(factor * scale) * sigmoid(-z)};
+    return {where_nonzero(scale, scale * softplus(-z)), where_nonzero(scale, -(factor * scale) * sigmoid(-z))};
   }
 };
 
@@ -26,10 +25,35 @@ template <class T>
 struct centering_term {
   T coefficient, factor;
   PLUMB_HD two<T> operator()(const T& chosen, const T& rejected, const T& valid) const {
-    if (!(valid < T(0)) && !(T(0) < valid)) return {T(0), T(0)};
     const T sum = chosen + rejected;
-    return {coefficient * sum * sum, T(2) * (factor * coefficient) * sum};
+    return {where_nonzero(valid, coefficient * sum * sum), where_nonzero(valid, T(2) * (factor * coefficient) * sum)};
   }
+};
+
+/// (first, second) where the strength is negative, else (second, first): winner and loser, and back again. A strength of NaN gives NaN.
+struct in_order {
+  template <class T>
+  PLUMB_HD two<T> operator()(const T& first, const T& second, const T& strength) const {
+    if (is_nan(strength)) return {strength, strength};
+    return strength < T(0) ? two<T>{first, second} : two<T>{second, first};
+  }
+};
+
+/// 1 where a pair's strength says who won, else 0: not where it is `missing`, nor at 0 unless `ties`. NaN counts: it must show.
+template <class T>
+struct is_rated_pair {
+  T missing;
+  bool ties;
+  PLUMB_HD T operator()(const T& strength) const {
+    if (is_zero(strength - missing)) return T(0);
+    return is_zero(strength) && !ties ? T(0) : T(1);
+  }
+};
+
+/// `|x|`.
+struct magnitude {
+  template <class T>
+  PLUMB_HD T operator()(const T& x) const { return abs(x); }
 };
 
 }  // namespace math

@@ -1,16 +1,14 @@
 #pragma once
-// The DPO term of one pair of log-ratios.
+// The DPO term of one pair of log-ratios, with every setting in the type of computation: for code of your own. The objectives take
+// `link::sigmoid`.
 
-#include <plumb/compute/operations.hpp>
-#include <plumb/math/logistic.hpp>
+#include <plumb/math/preference.hpp>
 
 PLUMB_NAMESPACE_BEGIN
 
 namespace math {
 
-/// With `z = beta (chosen - rejected)` of log-ratios against the reference: `-(1 - e) log sigmoid(z) - e log sigmoid(-z)`, and `factor`
-/// times its derivative by `chosen` (by `rejected`: the negative). DPO: arXiv:2305.18290, eq. 7; label smoothing `e` is the
-/// conservative DPO of Mitchell, "A note on DPO with noisy preferences" (2023), eq. 3.
+/// `link::sigmoid` of two log-ratios against the reference, and `factor` times its derivative by `chosen` (by `rejected`: the negative).
 template <class T>
 struct dpo_term {
   T beta, label_smoothing, factor;
@@ -21,13 +19,6 @@ struct dpo_term {
     return {rest * softplus(-z) + label_smoothing * softplus(z),
             factor * beta * (label_smoothing * sigmoid(z) - rest * sigmoid(-z))};
   }
-};
-
-/// `beta (logp - ref_logp)`: the implicit reward of a reply, arXiv:2305.18290, section 4 (up to the prompt's constant).
-template <class T>
-struct implicit_reward {
-  T beta;
-  PLUMB_HD T operator()(const T& logp, const T& ref_logp) const { return beta * (logp - ref_logp); }
 };
 
 }  // namespace math

@@ -11,6 +11,7 @@ PLUMB_NAMESPACE_BEGIN
 struct attribute_regression_options {
   double missing = -100;   ///< the label of an attribute that was not rated
   double denominator = 0;  ///< rated cells of the global batch (`count_rated`); host overload: 0 means those given
+  double weight = 1;       ///< what the loss counts for beside others
 };
 
 /// `N` replies, `K` attributes.
@@ -25,7 +26,7 @@ struct attribute_regression_outputs {
   view<Real, 1, Space> loss{};          ///< one number
   view<Real, 2, Space> d_prediction{};  ///< `[N, K]`
   view<Real, 2, Space> metrics{};       ///< `[K, 2]`: squared error and rated cells of each attribute
-  write_mode mode = write_mode::overwrite;        ///< of `d_prediction`
+  write_mode mode = write_mode::overwrite;        ///< of `loss` and `d_prediction`
 };
 
 /// Bytes of arena that `attribute_regression` takes.
@@ -49,7 +50,7 @@ index_t count_rated(view<const Real, 2> label, double missing = -100) {
   return n;
 }
 
-/// `L = 1/denominator sum over rated cells of (prediction - label)^2`: one denominator over all cells, no factor 1/2, no weights.
+/// `L = weight/denominator sum over rated cells of (prediction - label)^2`: one denominator over all cells, no factor 1/2, no weights.
 /// arXiv:2406.08673, section 4.1; NeMo-Aligner's `reg_loss_func`, whose mean over equal micro-batches is exact here because sum and count
 /// stay apart. Cells that are not rated contribute exactly nothing. Enqueues and returns; nothing is allocated.
 template <class B>
@@ -68,21 +69,18 @@ void attribute_regression(B& b, arena_of<B>& scratch, const attribute_regression
   require_same_shape(op, "label", in.label, "prediction", in.prediction);
   require_option(op, "missing", options.missing, true, "a number that no rating has");
   detail::require_denominator(op, options.denominator);
+  require_option(op, "weight", options.weight, true, "a number");
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, static_cast<std::size_t>(k));
   if (out.d_prediction.given()) require_same_shape(op, "d_prediction", out.d_prediction, "prediction", in.prediction);
   scratch.require(op, attribute_regression_workspace(b, n, k));
   typename arena_of<B>::frame frame(scratch);
-  const real inverse = static_cast<real>(1 / options.denominator);
+  const real inverse = static_cast<real>(options.weight / options.denominator);
   const real missing = static_cast<real>(options.missing);
   const auto error = scratch.template take<real>(n, k);
   const auto gradient = scratch.template take<real>(n, k);
   b.transform2(math::squared_error_term<real>{missing, inverse}, error, gradient, in.prediction, in.label);
-  if (out.loss.given()) {
-    const auto total = scratch.template take<real>(1);
-    b.reduce(reduction::sum, as_const(error), view<real, 2, space_of<B>>(total.data(), 1, 1), write_mode::overwrite);
-    b.transform(math::scale<real>{inverse}, out.loss, as_const(total));
-  }
+  detail::write_loss(b, scratch, out.loss, as_const(reshaped(error, n * k)), inverse, out.mode);
   detail::write_gradient(b, out.d_prediction, as_const(gradient), real(1), out.mode);
   if (out.metrics.given()) {
     const auto column = [&](index_t c) { return as_row(out.metrics.transposed().row(c)); };

@@ -3,6 +3,7 @@
 
 #include <plumb/compute/backend.hpp>
 #include <plumb/math/aggregate.hpp>
+#include <plumb/ops/host.hpp>
 #include <plumb/ops/metrics.hpp>
 
 PLUMB_NAMESPACE_BEGIN
@@ -117,6 +118,27 @@ void aggregate(B& b, arena_of<B>& scratch, const aggregate_inputs<real_of<B>, sp
 inline double count_for(aggregation mode, const sequence_layout<>& sequences) {
   const index_t count = mode == aggregation::token_mean ? count_scored(sequences) : sequences.sequences();
   return static_cast<double>(count > 0 ? count : 1);
+}
+
+/// What the host overload returns.
+template <class T>
+struct aggregate_result {
+  T loss = 0;
+  std::vector<T> d_values;  ///< `[N]`
+};
+
+/// Numbers of the tokens of a host layout; what they come to and each one's weight out.
+template <detail::host_range R>
+aggregate_result<detail::value_of<R>> aggregate(const R& values, const sequence_layout<>& sequences, aggregate_options options = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(values);
+  require_layout("aggregate", sequences, x.extent(0));
+  require_layout_data("aggregate", sequences, x.extent(0));
+  if (options.denominator == 0) options.denominator = count_for(options.mode, sequences);
+  aggregate_result<T> r{.d_values = detail::zeros<T>(x.extent(0))};
+  detail::host_call<T> call(aggregate_workspace(serial::backend<T>{}, sequences));
+  aggregate(call.compute, call.scratch, {.values = x, .sequences = sequences}, options, {.loss = r.loss, .d_values = r.d_values});
+  return r;
 }
 
 PLUMB_NAMESPACE_END

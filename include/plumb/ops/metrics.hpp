@@ -96,12 +96,12 @@ inline void require_denominator(const char* op, double denominator) {
                  "positive: the count that the loss of the whole global batch is divided by");
 }
 
-// Fills rows of a metrics array from per-item expressions; `valid` (uint8, or not given) says which items count.
-template <class B>
+// Fills rows of a metrics array from per-item expressions; `valid` (uint8 or real, or not given) says which items count.
+template <class B, class Valid = std::uint8_t>
 class metric_rows {
  public:
   metric_rows(B& b, arena_of<B>& scratch, real_view<B, 2> metrics, index_t items,
-              view<const std::uint8_t, 1, space_of<B>> valid = {})
+              view<const Valid, 1, space_of<B>> valid = {})
       : b_(b), metrics_(metrics), valid_(valid), values_(scratch.template take<real_of<B>>(items)) {}
 
   template <class F, class... X>
@@ -136,7 +136,7 @@ class metric_rows {
 
   B& b_;
   real_view<B, 2> metrics_;
-  view<const std::uint8_t, 1, space_of<B>> valid_;
+  view<const Valid, 1, space_of<B>> valid_;
   real_view<B> values_;
 };
 

@@ -74,6 +74,16 @@ TEST_CASE("attribute_regression: uneven micro-batches add up exactly to the batc
   CHECK(sum == Catch::Approx(run(x).loss).epsilon(1e-15));
 }
 
+TEST_CASE("attribute_regression: the loss is added too, and weighted") {
+  const auto x = normal_numbers(9, n * k, 1, 2), y = ratings();
+  desk<double> d;
+  double loss = 1;
+  for (const auto& [first, count] : {std::pair<index_t, index_t>{0, 1}, {1, 3}})
+    attribute_regression(d.compute, d.scratch, {view(x.data(), n, k).slice(first, count), view(y.data(), n, k).slice(first, count)},
+                         {.denominator = 17, .weight = 0.5}, {.loss = loss, .mode = write_mode::add});
+  CHECK(loss == Catch::Approx(run(x).loss / 2 + 1).epsilon(1e-15));
+}
+
 TEST_CASE("goal_reward: weighted attributes, standardised") {
   const std::vector<double> prediction{4, 4, 4, 2, 1, 0, 1, 2, 3, 4};
   const std::vector<double> weights(std::begin(goal_weights::helpsteer2_llama3_70b), std::end(goal_weights::helpsteer2_llama3_70b));

@@ -1,0 +1,51 @@
+// Clipped policy loss of 64 packed sequences of 1024 tokens, value and gradient, beside the loop that one would write.
+
+#include "support/rows.hpp"
+
+#include <plumb/objectives/policy_loss.hpp>
+
+#include <algorithm>
+#include <cmath>
+
+namespace {
+
+using namespace plumb_bench;
+constexpr std::size_t sequences = 64, length = 1024, tokens = sequences * length;
+
+template <class Row>
+void run(benchmark::State& state, std::type_identity<Row>) {
+  const auto logp = random_values<float>(tokens), old_logp = random_values<float>(tokens), advantages = random_values<float>(tokens);
+  std::vector<std::int32_t> cu;
+  for (std::size_t s = 0; s <= sequences; ++s) cu.push_back(static_cast<std::int32_t>(s * length));
+  std::vector<std::uint8_t> scored(tokens);
+  double count_of = 0;
+  for (std::size_t t = 0; t < tokens; ++t) count_of += scored[t] = t % length >= length / 4;
+  std::vector<float> gradient(tokens);
+  float loss = 0;
+  const auto layout = plumb::sequence_layout<>::packed(cu, scored);
+  Row one;
+  desk<Row> on(plumb::policy_loss_workspace(one.backend, layout, static_cast<plumb::index_t>(tokens)));
+  for (auto _ : state) {
+    plumb::policy_loss(on.row.backend, on.scratch, {.logp = logp, .old_logp = old_logp, .advantages = advantages, .sequences = layout},
+                       plumb::surrogate::clip{}, {.denominator = count_of}, {.loss = loss, .d_logp = gradient});
+    benchmark::ClobberMemory();
+  }
+  const double loop = seconds([&] {
+    double sum = 0;
+    const float each = static_cast<float>(1 / count_of);
+    for (std::size_t t = 0; t < tokens; ++t) {
+      const float ratio = std::exp(std::clamp(logp[t] - old_logp[t], -20.f, 20.f)), a = advantages[t];
+      const float plain = ratio * a, clipped = std::clamp(ratio, 0.8f, 1.2f) * a;
+      sum -= scored[t] != 0 ? static_cast<double>(std::min(plain, clipped)) : 0;
+      gradient[t] = scored[t] != 0 && plain <= clipped ? -each * plain : 0;
+    }
+    benchmark::DoNotOptimize(sum);
+    benchmark::ClobberMemory();
+  });
+  compare(state, "plain loop", loop);
+  count(state, "tokens/s", tokens);
+}
+
+const int registered = add_rows("policy_loss/64x1024", [](benchmark::State& s, auto row) { run(s, row); });
+
+}  // namespace

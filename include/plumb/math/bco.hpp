@@ -1,0 +1,26 @@
+#pragma once
+// The BCO term of one labelled reply.
+
+#include <plumb/compute/operations.hpp>
+#include <plumb/math/logistic.hpp>
+
+PLUMB_NAMESPACE_BEGIN
+
+namespace math {
+
+/// With `z = beta log_ratio - shift`: `-log sigmoid(z)` for a desirable reply, `-log sigmoid(-z)` for another, times the reply's
+/// `weight`; and `factor` times the derivative by `log_ratio` (`shift` is a constant). BCO, arXiv:2404.04656, section 3.
+template <class T>
+struct bco_term {
+  T beta, factor;
+  PLUMB_HD two<T> operator()(const T& log_ratio, const T& desirable, const T& shift, const T& weight) const {
+    const T z = beta * log_ratio - shift;
+    const T slope = factor * beta * weight;
+    if (is_zero(desirable)) return {weight * softplus(z), slope * sigmoid(z)};
+    return {weight * softplus(-z), -slope * sigmoid(-z)};
+  }
+};
+
+}  // namespace math
+
+PLUMB_NAMESPACE_END

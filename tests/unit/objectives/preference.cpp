@@ -1,0 +1,444 @@
+// Paired losses: every link and divergence on scalars, the composition by gradients and laws, matching by rank, mixtures, weights, what is refused.
+#include "support/laws.hpp"
+
+#include <plumb/objectives/dpo.hpp>
+#include <plumb/objectives/preference.hpp>
+#include <plumb/ops/preference_weights.hpp>
+
+#include <limits>
+
+using namespace plumb;
+using namespace plumb_test;
+using testing::normal_numbers;
+
+namespace {
+
+const double nan_value = std::nan("");
+
+/// A link with the pair's rewards, where it takes them, as numbers.
+template <class L, class T>
+pair_term<T> term(const L& l, const T& chosen, const T& rejected) {
+  if constexpr (reward_aware_link<L, T>) {
+    return l(chosen, rejected, T(0.8), T(-0.3));
+  } else {
+    return l(chosen, rejected);
+  }
+}
+
+/// Both derivatives by dual numbers away from kinks, NaN on either side, log-ratios of 1e4 in float, and `value` at scores 1 and -1.
+template <class L>
+void check_link(const char* name, const L& l, double value) {
+  CAPTURE(name);
+  for (const double c : {-40.0, -3.0, -0.2, 0.7, 2.5, 40.0})
+    for (const double r : {-41.0, -2.0, -0.1, 0.4, 3.5, 39.0}) {
+      CAPTURE(c, r);
+      const auto t = term<L, double>(l, c, r);
+      const auto by_chosen = term<L, dual>(l, {c, 1}, {r, 0}), by_rejected = term<L, dual>(l, {c, 0}, {r, 1});
+      CHECK(t.value == by_chosen.value.value);
+      const double scale = std::max(1e-9, std::abs(t.d_chosen) + std::abs(t.d_rejected));
+      CHECK(std::abs(t.d_chosen - by_chosen.value.slope) < 1e-12 * scale);
+      CHECK(std::abs(t.d_rejected - by_rejected.value.slope) < 1e-12 * scale);
+      if (detail::link_of_margin<L>) CHECK(t.d_rejected == -t.d_chosen);
+    }
+  for (const auto& [c, r] : {std::pair{nan_value, 1.0}, {1.0, nan_value}}) {
+    const auto t = term<L, double>(l, c, r);
+    CHECK(std::isnan(t.value));
+    CHECK((std::isnan(t.d_chosen) || std::isnan(t.d_rejected)));
+  }
+  for (const float c : {-1e4f, 0.0f, 1e4f})
+    for (const float r : {-1e4f, 0.0f, 1e4f}) {
+      const auto t = term<L, float>(l, c, r);
+      CHECK(std::isfinite(t.value));
+      CHECK(std::isfinite(t.d_chosen));
+      CHECK(std::isfinite(t.d_rejected));
+    }
+  CHECK(term<L, double>(l, 1, -1).value == Catch::Approx(value).epsilon(1e-5));
+}
+
+}  // namespace
+
+TEST_CASE("preference: links, their derivatives, NaN, extremes") {
+  check_link("sigmoid", link::sigmoid{}, 0.598139);
+  check_link("sigmoid, smoothed", link::sigmoid{.label_smoothing = 0.1}, 0.618139);
+  check_link("sigmoid, margin", link::sigmoid{.beta = 0.4, .margin = 0.5}, std::log1p(std::exp(-0.3)));
+  check_link("robust", link::robust{.label_smoothing = 0.1}, 0.573139);
+  check_link("hinge", link::hinge{}, 0.8);
+  check_link("ipo", link::ipo{}, 9);
+  check_link("exo_pair", link::exo_pair{}, 2.422015);
+  check_link("nca_pair", link::nca_pair{}, 1.338793);
+  check_link("bco_pair", link::bco_pair{}, 1.288793);
+  check_link("sppo_hard", link::sppo_hard{}, 32);
+  check_link("sppo", link::sppo{}, std::pow(1 - 3.0, 2) + std::pow(-1 + 8.0, 2));
+  check_link("apo_zero", link::apo_zero{}, 0.950042);
+  check_link("apo_down", link::apo_down{}, 0.975145);
+  check_link("discopop", link::discopop{}, 0.814763);
+  check_link("dpop", link::dpop{}, std::log1p(std::exp(-0.6)));
+  check_link("rpo_squared", link::rpo_squared{.scale = 0.5}, std::pow(0.2 - 0.55, 2));
+  check_link("rpo_backward_kl", link::rpo_backward_kl{.scale = 1 / 1.1}, 0.069724);
+  check_link("rpo_forward_kl", link::rpo_forward_kl{.scale = 1 / 1.1}, 0.075256);
+}
+
+TEST_CASE("preference: kinks, and where peers lose digits") {
+  CHECK(link::hinge{.beta = 1}(1.0, 0.0).d_chosen == 0);
+  CHECK(link::dpop{.beta = 1, .lambda = 5}(0.0, 1.0).d_chosen == -link::dpop{.beta = 1}(0.0, 1.0).d_rejected);
+  // TRL multiplies 0 by infinity here; the logistic part has long gone as well.
+  const auto far = link::discopop{.beta = 1}(-2000.0, 0.0);
+  CHECK(far.value == Catch::Approx(2000).epsilon(1e-14));
+  CHECK(far.d_chosen == Catch::Approx(-1).epsilon(1e-14));
+  // 1 - sigmoid(50) by subtraction is 0.
+  CHECK(link::apo_zero{.beta = 1}(50.0, -60.0).value == Catch::Approx(std::exp(-50.0)).epsilon(1e-4));
+  CHECK(link::apo_down{.beta = 1, .chosen_share = 0}(50.0, 0.0).value == Catch::Approx(std::exp(-50.0)).epsilon(1e-12));
+  // A smoothed target of log-odds t is the minimum of EXO: 0 within rounding, slope 0.
+  const double t = std::log(0.9) - std::log(0.1);
+  CHECK(std::abs(link::exo_pair{.beta = 1, .label_smoothing = 0.1}(t, 0.0).value) < 1e-15);
+  // DPOP is DPO while the chosen reply has not fallen.
+  CHECK(link::dpop{}(0.5, 2.0).value == link::sigmoid{.beta = 0.3}(0.5, 2.0).value);
+}
+
+TEST_CASE("preference: divergences") {
+  const auto check = [](const auto& d, double at_zero) {
+    for (const double x : {-20.0, -1.5, -1e-7, 0.0, 0.3, 4.0, 20.0}) {
+      CAPTURE(x);
+      const two<dual> by = d(dual(x, 1));
+      const two<double> y = d(x);
+      CHECK(y.first == by.first.value);
+      CHECK(y.second == Catch::Approx(by.first.slope).epsilon(1e-13).margin(1e-300));
+      CHECK(0 <= y.second);
+    }
+    CHECK(d(0.0).first == Catch::Approx(at_zero).margin(1e-16));
+    CHECK(std::isnan(d(nan_value).first));
+    CHECK(std::isnan(d(nan_value).second + d(nan_value).first));
+  };
+  check(divergence::reverse_kl{}, 0);
+  check(divergence::forward_kl{}, -1);
+  check(divergence::js{}, 0);
+  check(divergence::js{.drop_constant = true}, -std::log(2.0));
+  for (const double a : {0.0, 0.5, 1.0, 1 + 1e-9, 2.0}) check(divergence::alpha{.coefficient = a}, 0);
+  check(divergence::alpha{.coefficient = 0.5, .max_exponent = 5, .drop_constant = true}, -2);
+  check(divergence::forward_kl{.max_exponent = 10}, -1);
+  // The limit a -> 1 keeps its digits, a = 0 is the forward KL and a constant.
+  CHECK(divergence::alpha{.coefficient = 1 + 1e-9}(3.0).first == Catch::Approx(3).epsilon(1e-8));
+  CHECK(divergence::alpha{.coefficient = 0}(0.7).first == Catch::Approx(1 + divergence::forward_kl{}(0.7).first).epsilon(1e-14));
+  // Beyond the stop there is no gradient; at it there is.
+  CHECK(divergence::alpha{.coefficient = 2, .max_exponent = 5}(5.0).second == std::exp(5.0));
+  CHECK(divergence::alpha{.coefficient = 2, .max_exponent = 5}(5.01).second == 0);
+}
+
+namespace {
+
+/// Six sequences of 20 tokens, with holes, in three pairs; sequence 5 in none, sequence 0 in two.
+struct sample {
+  std::vector<std::int32_t> begin{0, 3, 7, 9, 14, 18}, end{3, 7, 9, 14, 18, 20}, chosen{0, 2, 4, 0}, rejected{1, 3, 1, 4};
+  std::vector<std::uint8_t> scored{0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1};
+  std::vector<double> ref = normal_numbers(2, 20, 1, -2), token_weight = normal_numbers(3, 20, 0.2, 1), pair_weight{0.5, 2, 0, 1},
+                      margin{0.1, -0.2, 0.3, 0}, reward_chosen{1, 2, 3, 0.5}, reward_rejected{0, 2.5, 1, -1};
+  preference_pairs<> pairs() const { return {{begin, end, scored}, chosen, rejected}; }
+};
+template <class T>
+std::vector<T> as(const std::vector<double>& x) {
+  return {x.begin(), x.end()};
+}
+
+template <class T>
+struct result {
+  T loss{};
+  std::vector<T> d_logp = std::vector<T>(20), pair_loss = std::vector<T>(4);
+};
+
+/// What of the sample is given.
+struct given {
+  bool token_weight = false, pair_weight = false, margin = false;
+};
+
+template <class T, class L, class D>
+result<T> run(const std::vector<T>& logp, const L& l, const D& d, const preference_options& options, given what = {}) {
+  const sample s;
+  desk<T> on;
+  result<T> r;
+  const auto ref = as<T>(s.ref), w = as<T>(s.token_weight), v = as<T>(s.pair_weight), m = as<T>(s.margin), a = as<T>(s.reward_chosen),
+             b = as<T>(s.reward_rejected);
+  preference_inputs<T> in{.logp = logp, .pairs = s.pairs(), .reward_chosen = a, .reward_rejected = b};
+  if (!options.reference_free) in.ref_logp = ref;
+  if (what.token_weight) in.token_weight = w;
+  if (what.pair_weight) in.pair_weight = v;
+  if (what.margin) in.margin = m;
+  preference(on.compute, on.scratch, in, l, d, options, {.loss = r.loss, .d_logp = r.d_logp, .pair_loss = r.pair_loss});
+  return r;
+}
+
+}  // namespace
+
+TEST_CASE("preference: gradients of the composition by dual numbers and differences") {
+  const auto x = normal_numbers(8, 20, 1, -2);
+  const auto check = [&](const auto& l, const auto& d, const preference_options& options, given what) {
+    CAPTURE(static_cast<int>(options.score), static_cast<int>(options.matching), what.margin);
+    check_gradient([&]<class T>(const std::vector<T>& at) { return run(at, l, d, options, what).loss; }, x, run(x, l, d, options, what).d_logp);
+  };
+  const divergence::js js{};
+  for (const reply_score score : {reply_score::sum, reply_score::mean})
+    for (const bool all : {false, true}) {
+      const given what{all, all, all};
+      check(link::nca_pair{.beta = 0.4}, js, {.score = score, .denominator = 3, .weight = -0.7}, what);
+      check(link::nca_pair{.beta = 0.4}, js, {.score = score, .reference_free = true, .denominator = 3}, what);
+      for (const pair_matching m : {pair_matching::given, pair_matching::ranked, pair_matching::ranked_margins})
+        check(link::sigmoid{.beta = 0.8, .label_smoothing = 0.1}, divergence::reverse_kl{}, {.score = score, .matching = m, .denominator = 5},
+              {all, all && m == pair_matching::given, all});
+    }
+  check(link::nca_pair{.beta = 0.4}, js, {.matching = pair_matching::ranked, .denominator = 3}, {true, false, true});
+  check(link::sppo{}, divergence::reverse_kl{}, {.denominator = 2}, {});
+}
+
+TEST_CASE("preference: a mixture is calls that add; a weight is a factor") {
+  const auto x = normal_numbers(1, 20, 1, -2);
+  const sample s;
+  desk<double> on;
+  result<double> r;
+  const preference_inputs<double> in{.logp = x, .ref_logp = s.ref, .pairs = s.pairs()};
+  preference(on.compute, on.scratch, in, link::sigmoid{}, {.denominator = 4, .weight = 0.8}, {.loss = r.loss, .d_logp = r.d_logp});
+  preference(on.compute, on.scratch, in, link::bco_pair{}, {.denominator = 4, .weight = 0.2}, {.loss = r.loss, .d_logp = r.d_logp, .mode = write_mode::add});
+  const auto a = run(x, link::sigmoid{}, divergence::reverse_kl{}, {.denominator = 4}), b = run(x, link::bco_pair{}, divergence::reverse_kl{}, {.denominator = 4});
+  CHECK(r.loss == Catch::Approx(0.8 * a.loss + 0.2 * b.loss).epsilon(1e-14));
+  for (std::size_t t = 0; t < 20; ++t) CHECK(r.d_logp[t] == Catch::Approx(0.8 * a.d_logp[t] + 0.2 * b.d_logp[t]).epsilon(1e-13).margin(1e-17));
+  // `dpo` is the sigmoid link.
+  double loss = 0;
+  dpo(on.compute, on.scratch, in, {.denominator = 4, .weight = 3}, {.loss = loss});
+  CHECK(loss == Catch::Approx(3 * a.loss).epsilon(1e-15));
+}
+
+TEST_CASE("preference: pairs of weight 0 do not exist; margins lower the chosen reward") {
+  auto x = normal_numbers(1, 20, 1, -2);
+  for (std::size_t t = 14; t < 18; ++t) x[t] = nan_value;  // sequence 4: chosen in the pair of weight 0, rejected in pair 3
+  sample s;
+  s.rejected[3] = 3;
+  desk<double> on;
+  double loss = 0;
+  std::vector<double> d(20), each(4);
+  preference(on.compute, on.scratch, {.logp = x, .ref_logp = s.ref, .pairs = s.pairs(), .pair_weight = s.pair_weight}, link::nca_pair{}, {.denominator = 4},
+             {.loss = loss, .d_logp = d, .pair_loss = each});
+  CHECK(std::isfinite(loss));
+  CHECK(each[2] == 0);
+  for (std::size_t t = 14; t < 18; ++t) CHECK(d[t] == 0);
+  const std::vector<double> c{1}, r{-1}, m{0.5};
+  double with = 0, wanted = 0;
+  preference_sums(on.compute, on.scratch, {.chosen = c, .rejected = r, .margin = m}, link::sigmoid{.beta = 0.4}, {.reference_free = true, .denominator = 1},
+                  {.loss = with});
+  preference_sums(on.compute, on.scratch, {.chosen = c, .rejected = r}, link::sigmoid{.beta = 0.4, .margin = 0.5}, {.reference_free = true, .denominator = 1},
+                  {.loss = wanted});
+  CHECK(with == Catch::Approx(wanted).epsilon(1e-15));
+}
+
+TEST_CASE("preference: matching by rank, by hand") {
+  // Log-ratios 3 1 2 and -1 0 -2: of rank 0, 1, 2 they are 1 2 3 and -2 -1 0, so the margins at the chosen's places are 3, 3, 3.
+  const std::vector<double> c{3, 1, 2}, r{-1, 0, -2}, zero{0, 0, 0};
+  desk<double> on;
+  std::vector<double> each(3), d_chosen(3), d_rejected(3);
+  double loss = 0;
+  const preference_sums_inputs<double> in{.chosen = c, .rejected = r, .ref_chosen = zero, .ref_rejected = zero};
+  const preference_sums_outputs<double> out{.loss = loss, .d_chosen = d_chosen, .d_rejected = d_rejected, .pair_loss = each};
+  const preference_options ranked{.matching = pair_matching::ranked, .denominator = 1};
+  preference_sums(on.compute, on.scratch, in, link::ipo{.beta = 0.5}, ranked, out);
+  CHECK(each == std::vector<double>{4, 4, 4});
+  CHECK(d_chosen == std::vector<double>{4, 4, 4});
+  CHECK(d_rejected == std::vector<double>{-4, -4, -4});
+  // The order of the rejected replies does not matter; each gets the slope of the chosen one of its rank.
+  const std::vector<double> other{-2, -1, 0.5};
+  preference_sums(on.compute, on.scratch, {.chosen = c, .rejected = other, .ref_chosen = zero, .ref_rejected = zero}, link::ipo{.beta = 0.5}, ranked, out);
+  CHECK(each == std::vector<double>{2.25, 4, 4});
+  CHECK(d_rejected == std::vector<double>{-4, -4, -3});
+  // Ties keep their places: one pair each.
+  const std::vector<double> same{1, 1, 1};
+  preference_sums(on.compute, on.scratch, {.chosen = same, .rejected = r, .ref_chosen = zero, .ref_rejected = zero}, link::ipo{.beta = 0.5}, ranked, out);
+  CHECK(each == std::vector<double>{4, 1, 0});
+  CHECK(d_rejected == std::vector<double>{-2, 0, -4});
+  // Margins under policy 4 1 4 and reference 0: the reference has no say, all ranks meet 0.
+  preference_sums(on.compute, on.scratch, in, link::ipo{.beta = 0.5}, {.matching = pair_matching::ranked_margins, .denominator = 1}, out);
+  CHECK(each == std::vector<double>{9, 0, 9});
+  CHECK(d_rejected == std::vector<double>{-6, 0, -6});
+  // One NaN and there are no ranks.
+  const std::vector<double> spoiled{3, nan_value, 2};
+  preference_sums(on.compute, on.scratch, {.chosen = spoiled, .rejected = r, .ref_chosen = zero, .ref_rejected = zero}, link::ipo{}, ranked, out);
+  for (const double e : each) CHECK(std::isnan(e));
+  // 70 pairs: places beyond a power of two.
+  const auto many = normal_numbers(5, 70), others = normal_numbers(6, 70);
+  std::vector<double> losses(70), sorted = many, sorted_others = others;
+  preference_sums(on.compute, on.scratch, {.chosen = many, .rejected = others}, link::ipo{.beta = 0.5},
+                  {.matching = pair_matching::ranked, .reference_free = true, .denominator = 1}, {.pair_loss = losses});
+  std::sort(sorted.begin(), sorted.end());
+  std::sort(sorted_others.begin(), sorted_others.end());
+  for (std::size_t p = 0; p < 70; ++p) {
+    const auto rank = static_cast<std::size_t>(std::lower_bound(sorted.begin(), sorted.end(), many[p]) - sorted.begin());
+    const double d = many[p] - sorted_others[rank] - 1;
+    CHECK(losses[p] == Catch::Approx(d * d).epsilon(1e-13));
+  }
+}
+
+TEST_CASE("preference: means over tokens, and sums with lengths") {
+  const auto x = normal_numbers(1, 20, 1, -2);
+  const sample s;
+  desk<double> on;
+  double from_tokens = 0, from_sums = 0;
+  std::vector<double> metrics(12), others(12), c, r, ref_c, ref_r, length_c, length_r;
+  const auto add = [&](std::int32_t q, std::vector<double>& logp, std::vector<double>& ref, std::vector<double>& length) {
+    double a = 0, b = 0, n = 0;
+    for (auto t = static_cast<std::size_t>(s.begin[static_cast<std::size_t>(q)]); t < static_cast<std::size_t>(s.end[static_cast<std::size_t>(q)]); ++t)
+      if (s.scored[t]) a += x[t], b += s.ref[t], ++n;
+    logp.push_back(a), ref.push_back(b), length.push_back(n);
+  };
+  for (const std::int32_t q : s.chosen) add(q, c, ref_c, length_c);
+  for (const std::int32_t q : s.rejected) add(q, r, ref_r, length_r);
+  const divergence::alpha a{.coefficient = 0.3};
+  const preference_options means{.score = reply_score::mean, .denominator = 4};
+  preference(on.compute, on.scratch, {.logp = x, .ref_logp = s.ref, .pairs = s.pairs()}, link::ipo{}, a, means,
+             {.loss = from_tokens, .metrics = view<double, 2>(metrics.data(), 6, 2)});
+  preference_sums(on.compute, on.scratch, {c, r, ref_c, ref_r, length_c, length_r}, link::ipo{}, a, means,
+                  {.loss = from_sums, .metrics = view<double, 2>(others.data(), 6, 2)});
+  CHECK(from_tokens == Catch::Approx(from_sums).epsilon(1e-13));
+  for (std::size_t k = 0; k < 12; ++k) CHECK(metrics[k] == Catch::Approx(others[k]).epsilon(1e-13));
+  double mean = 0;
+  for (std::size_t p = 0; p < 4; ++p) mean += c[p] / length_c[p];
+  CHECK(metrics[8] == Catch::Approx(mean).epsilon(1e-13));
+}
+
+namespace {
+
+template <class T, class L, class D>
+laws::answer answer_of(const laws::batch& b, double denominator, const laws::answer& into, const L& l, const D& d, preference_options options) {
+  desk<T> on;
+  const auto logp = as<T>(b.tokens[0]), ref = as<T>(b.tokens[1]), weight = as<T>(b.tokens[2]);
+  std::vector<std::int32_t> chosen, rejected;
+  for (std::size_t s = 0; s < b.sequences(); s += 2) {
+    chosen.push_back(static_cast<std::int32_t>(s));
+    rejected.push_back(static_cast<std::int32_t>(s + 1));
+  }
+  const bool add = !into.d_tokens.empty();
+  std::vector<T> g = add ? as<T>(into.d_tokens[0]) : std::vector<T>(logp.size()), m(12);
+  T loss = add ? static_cast<T>(into.loss) : T(0);
+  options.denominator = denominator;
+  preference(on.compute, on.scratch, {.logp = logp, .ref_logp = ref, .pairs = {{b.begin, b.end, b.scored}, chosen, rejected}, .token_weight = weight}, l, d,
+             options, {.loss = loss, .d_logp = g, .metrics = view<T, 2>(m.data(), 6, 2), .mode = add ? write_mode::add : write_mode::overwrite});
+  return {static_cast<double>(loss), {{g.begin(), g.end()}}, {}, {m.begin(), m.end()}};
+}
+
+template <class L, class D>
+laws::subject subject_of(const char* name, const L& l, const D& d, const preference_options& options) {
+  const auto logp = [](double z) { return z - 2; };
+  laws::subject s{.name = name, .unit = 2, .tokens = {logp, logp, [](double z) { return 1 + z / 4; }}, .per_sequence = {}, .of_double = {}, .of_float = {}};
+  s.of_double = [=](const laws::batch& b, double n, const laws::answer& into) { return answer_of<double>(b, n, into, l, d, options); };
+  s.of_float = [=](const laws::batch& b, double n, const laws::answer& into) { return answer_of<float>(b, n, into, l, d, options); };
+  s.empty_is_nothing = false;  // a pair of empty replies has scores 0 and 0, whose loss is not 0
+  s.splits = options.matching == pair_matching::given;
+  return s;
+}
+
+}  // namespace
+
+TEST_CASE("preference: laws of layout, order, micro-batches, masks, NaN, extremes") {
+  laws::check(subject_of("nca_pair under js, means", link::nca_pair{}, divergence::js{}, {.score = reply_score::mean}));
+  laws::check(subject_of("sigmoid, ranked margins", link::sigmoid{}, divergence::reverse_kl{}, {.matching = pair_matching::ranked_margins}));
+}
+
+TEST_CASE("preference: weights of tokens and pairs, the moving reference") {
+  const sample s;
+  desk<double> on;
+  std::vector<double> w(20), v(4);
+  const std::vector<std::int32_t> chosen{0, 3}, rejected{1, 2};  // 2 scored tokens against 3, 4 against 2
+  const preference_pairs<> pairs{{s.begin, s.end, s.scored}, chosen, rejected};
+  ld_dpo_weights(on.compute, on.scratch, pairs, {.alpha = 0.25}, view<double, 1>(w));
+  CHECK(w == std::vector<double>{0, 1, 1, 1, 1, 0, 0.25, 1, 1, 1, 1, 0.25, 0.25, 0, 1, 1, 1, 1, 1, 1});
+
+  auto logp = normal_numbers(1, 20, 1, -2), squares = normal_numbers(4, 20, 0.1, -0.5);
+  logp[0] = squares[5] = nan_value;  // not scored
+  wpo_weights(on.compute, on.scratch, {.logp = logp, .log_sum_squares = squares, .pairs = s.pairs()}, view<double, 1>(v));
+  const double first = (logp[1] - squares[1] + logp[2] - squares[2]) / 2, second = (logp[3] - squares[3] + logp[4] - squares[4] + logp[6] - squares[6]) / 3;
+  CHECK(v[0] == Catch::Approx(std::exp(first) * std::exp(second)).epsilon(1e-13));
+
+  std::vector<double> policy{1, 2, 3}, reference{3, 2, 0};
+  sync_reference(on.compute, view<const double, 1>(policy), {.share = 0.25}, view<double, 1>(reference));
+  CHECK(reference == std::vector<double>{2.5, 2, 0.75});
+  sync_reference(on.compute, view<const double, 1>(policy), {.share = 1}, view<double, 1>(reference));
+  CHECK(reference == policy);
+  CHECK(refusal([&] { sync_reference(on.compute, view<const double, 1>(policy), {.share = 0}, view<double, 1>(reference)); }) ==
+        "plumb: sync_reference: option `share` is 0 but must be in (0, 1]. Nothing was written.");
+  CHECK(refusal([&] { ld_dpo_weights(on.compute, on.scratch, pairs, {.alpha = 2}, view<double, 1>(w)); }) ==
+        "plumb: ld_dpo_weights: option `alpha` is 2 but must be in [0, 1]. Nothing was written.");
+  CHECK(refusal([&] { wpo_weights(on.compute, on.scratch, {.logp = logp, .pairs = s.pairs()}, view<double, 1>(w)); }) ==
+        "plumb: wpo_weights: argument `weight` has shape [20], but its dimension 0 must be 4 (the number of pairs). Nothing was written.");
+}
+
+TEST_CASE("preference: vectors in, a result out") {
+  const std::vector<double> c{-12}, r{-15}, ref_c{-13}, ref_r{-14};
+  const auto ipo = preference(c, {r}, {ref_c}, {ref_r}, link::ipo{});
+  CHECK(ipo.loss == Catch::Approx(9).epsilon(1e-14));
+  CHECK(ipo.d_chosen[0] == Catch::Approx(-6).epsilon(1e-14));
+  CHECK(ipo.margin == Catch::Approx(0.2).epsilon(1e-14));
+  const auto forward = preference(c, {r}, {ref_c}, {ref_r}, link::sigmoid{}, divergence::forward_kl{});
+  CHECK(forward.loss == Catch::Approx(0.582517).epsilon(1e-6));
+  CHECK(preference(c, {r}, {ref_c}, {ref_r}, link::sigmoid{}, divergence::js{}).loss == Catch::Approx(0.644397).epsilon(1e-6));
+  CHECK(preference(c, {r}, {ref_c}, {ref_r}, link::sigmoid{}, divergence::alpha{}).loss == Catch::Approx(0.594349).epsilon(1e-6));
+  CHECK(std::isnan(preference(std::vector<double>{nan_value}, {r}, {}, {}, link::hinge{}, {.reference_free = true}).loss));
+}
+
+TEST_CASE("preference: what is refused, in a sentence, with nothing written") {
+  const sample s;
+  const auto x = normal_numbers(1, 20);
+  std::vector<double> d(20, 5), short_weight(3);
+  double loss = 5;
+  desk<double> on;
+  const auto with = [&](preference_inputs<double> in, const auto& l, const auto& by, const preference_options& o) {
+    in.logp = x;
+    in.ref_logp = s.ref;
+    in.pairs = s.pairs();
+    return refusal([&] { preference(on.compute, on.scratch, in, l, by, o, {.loss = loss, .d_logp = d}); });
+  };
+  const divergence::reverse_kl kl{};
+  const preference_options good{.denominator = 4};
+  CHECK(with({.pair_weight = short_weight}, link::ipo{}, kl, good) ==
+        "plumb: preference: argument `pair_weight` has shape [3], but its dimension 0 must be 4 (the number of pairs). Nothing was written.");
+  CHECK(with({.token_weight = short_weight}, link::ipo{}, kl, good) ==
+        "plumb: preference: argument `token_weight` has 3 elements, but `logp` has 20. Nothing was written.");
+  CHECK(with({}, link::rpo_squared{}, kl, good) == "plumb: preference: argument `reward_chosen` is not given. Nothing was written.");
+  CHECK(with({}, link::exo_pair{.label_smoothing = 0}, kl, good) ==
+        "plumb: preference: option `label_smoothing` is 0 but must be in (0, 0.5]. Nothing was written.");
+  CHECK(with({}, link::robust{.label_smoothing = 0.5}, kl, good) ==
+        "plumb: preference: option `label_smoothing` is 0.5 but must be in [0, 0.5). Nothing was written.");
+  CHECK(with({}, link::discopop{.tau = 0}, kl, good) == "plumb: preference: option `tau` is 0 but must be positive. Nothing was written.");
+  CHECK(with({}, link::ipo{}, divergence::alpha{.max_exponent = -1}, good) ==
+        "plumb: preference: option `max_exponent` is -1 but must be 0 or positive. Nothing was written.");
+  CHECK(with({.pair_weight = s.pair_weight}, link::ipo{}, kl, {.matching = pair_matching::ranked, .denominator = 4}) ==
+        "plumb: preference: argument `pair_weight` goes with pairs as they are given, but option `matching` takes them apart. Nothing was written.");
+  CHECK(with({}, link::ipo{}, divergence::js{}, {.matching = pair_matching::ranked_margins, .denominator = 4}) ==
+        "plumb: preference: option `matching` is ranked_margins, which compares log-probabilities and takes no divergence but `reverse_kl`. Nothing was "
+        "written.");
+  CHECK(with({}, link::ipo{}, kl, {.denominator = 4, .weight = nan_value}) ==
+        "plumb: preference: option `weight` is nan but must be finite, and a number. Nothing was written.");
+  arena<> none;
+  CHECK_THAT(refusal([&] { preference(on.compute, none, {.logp = x, .ref_logp = s.ref, .pairs = s.pairs()}, link::ipo{}, good, {.loss = loss}); }),
+             Catch::Matchers::StartsWith("plumb: preference: the arena has 0 bytes left, but preference_workspace asks for "));
+  const std::vector<double> one{1};
+  CHECK(refusal([&] {
+          preference_sums(on.compute, on.scratch, {.chosen = one, .rejected = one}, link::ipo{},
+                          {.score = reply_score::mean, .reference_free = true, .denominator = 1}, {.loss = loss});
+        }) == "plumb: preference_sums: argument `length_chosen` is not given. Nothing was written.");
+  CHECK(loss == 5);
+  CHECK(d == std::vector<double>(20, 5));
+}
+
+TEST_CASE("preference: an arena of what the workspace says is enough") {
+  const sample s;
+  const auto x = normal_numbers(1, 20, 1, -2);
+  serial::backend<double> compute;
+  for (const auto score : {reply_score::sum, reply_score::mean})
+    for (const auto m : {pair_matching::given, pair_matching::ranked, pair_matching::ranked_margins}) {
+      const preference_options o{.score = score, .matching = m, .denominator = 4};
+      std::vector<double> d(20), metrics(12), each(4);
+      double loss = 0;
+      std::vector<unsigned char> memory(preference_workspace(compute, s.pairs(), 20, o));
+      arena<> scratch(memory);
+      preference_inputs<double> in{.logp = x, .ref_logp = s.ref, .pairs = s.pairs(), .token_weight = s.token_weight, .margin = s.margin};
+      if (m == pair_matching::given) in.pair_weight = s.pair_weight;
+      const preference_outputs<double> out{.loss = loss, .d_logp = d, .pair_loss = each, .metrics = view<double, 2>(metrics.data(), 6, 2), .mode = write_mode::add};
+      preference(compute, scratch, in, link::nca_pair{}, o, out);
+      if (m != pair_matching::ranked_margins) preference(compute, scratch, in, link::nca_pair{}, divergence::js{}, o, out);
+      CHECK(std::isfinite(loss));
+    }
+}
