@@ -40,6 +40,9 @@ headers = {p.relative_to(root).as_posix(): p
            for root in [Path("include"), *find("backends/*/include")] for p in sorted(root.rglob("*.hpp"))}
 header_names = {path: name for name, path in headers.items()}
 pages = find("**/*.md")
+# The pages in the order of the contents: what is named here first, then folder by folder; within a folder as plumb.hpp lists the headers.
+FIRST = ["README.md", "docs/architecture.md", "docs/peers.md", "docs/options.md", "docs/verification.md", "docs/lab.md"]
+FOLDERS = [".", "docs", "docs/objectives", "docs/ops", "docs/search", "docs/data", "backends"]
 examples = find("examples/[0-9][0-9]_*.cpp")
 demos = [p.parent for p in find("examples/*/main.cpp")]
 
@@ -192,11 +195,21 @@ def make_linked(path):
         make(made[path], str(path), source(path))
 
 
+def place(name, order):
+    return order.index(name) if name in order else len(order)
+
+
+def place_of_page(page):
+    catalogue = re.findall(r"^#include <(plumb/.*?)>", read(Path("include/plumb/plumb.hpp")), re.M)
+    described = re.search(r"`#include <(plumb/.*?)>`", read(page))
+    return place(str(page), FIRST), place(described[1] if described else "", catalogue), page
+
+
 def make_contents():
     parts, folders = [], {}
-    for page in pages:
+    for page in sorted(pages, key=place_of_page):
         folders.setdefault(page.parent, []).append(page)
-    for folder, found in folders.items():
+    for folder, found in sorted(folders.items(), key=lambda f: (place(str(f[0]), FOLDERS), f[0])):
         name = "The project" if folder == Path(".") else f"{folder}/"
         parts.append(f"## {name} {{#contents_{identifier(folder)}}}")
         parts.append("\n".join(entry(p, title_of(p)) for p in found))

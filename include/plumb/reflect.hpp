@@ -14,8 +14,6 @@
 #include <boost/hana/unpack.hpp>
 
 #include <charconv>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 
@@ -52,12 +50,7 @@ void for_each(O& o, F f) {
 /// The shortest decimal number that reads back the same.
 inline std::string to_text(double x) {
   char text[32];
-  for (int digits = 1; digits <= 17; ++digits) {  // the shortest that reads back the same
-    std::snprintf(text, sizeof text, "%.*g", digits, x);
-    double back = 0;
-    if (std::sscanf(text, "%lf", &back) == 1 && back == x) break;
-  }
-  return text;
+  return {text, std::to_chars(text, text + sizeof text, x).ptr};
 }
 /// In decimal.
 template <class I>
@@ -199,7 +192,7 @@ class reader {
     text_.remove_prefix(static_cast<std::size_t>(end - text_.data()));
   }
   [[noreturn]] void refuse(const char* wanted, std::string_view found) const {
-    const std::string what(found.substr(0, 24));
+    const std::string what(found.empty() ? std::string_view("the end") : found.substr(0, 24));
     message m("reflect");
     if (key_ != nullptr) m << "option `" << key_ << "`: ";
     fail(m << "expected " << wanted << ", but found `" << what.c_str() << "`. Nothing was changed.");

@@ -27,6 +27,7 @@ constexpr fault faults[] = {
     {"copy: forgets the last entry of rank 4", "copy"},
     {"copy: takes stride 0 for 1", "copy.broadcast"},
     {"copy: truncates to 16 bits instead of rounding", "copy.convert"},
+    {"copy: a byte is 255 for any number but 0", "copy.bytes"},
     {"transform: forgets the last entry of rank 4", "transform"},
     {"transform: takes stride 0 for 1", "transform.broadcast"},
     {"transform: truncates to 16 bits instead of rounding", "transform.storage"},
@@ -112,6 +113,8 @@ class faulty : public serial::backend<float> {
     if (has("copy: takes stride 0 for 1")) x = without_broadcast(x);
     base::copy(x, y);
     if (has("copy: truncates to 16 bits instead of rounding")) truncate(x, y);
+    if constexpr (std::is_same_v<T, std::uint8_t>)
+      if (has("copy: a byte is 255 for any number but 0")) base::transform(all_or_nothing{}, y, as_const(y));
   }
 
   template <class F, class T, int R, class... X>
@@ -360,6 +363,9 @@ class faulty : public serial::backend<float> {
  private:
   struct at_least_zero {
     float operator()(float x) const { return x < 0 ? 0 : x; }
+  };
+  struct all_or_nothing {
+    float operator()(float x) const { return x != 0 ? 255 : 0; }
   };
   struct without_nan {
     float operator()(float x) const { return math::is_nan(x) ? 9 : x; }

@@ -80,24 +80,6 @@ constexpr auto from_sums = [](auto& j) {
   j.gradient(by + names.rejected, y.d_rejected, gradient_terms(in.options));
 };
 
-// CPO's sigmoid loss is DPO without a reference, one loss per pair.
-constexpr auto trl_cpo = [](auto& j) {
-  const golden_case& c = j.c;
-  dpo_pairs_call in{.chosen = c.input("policy_chosen_logps", {0}).data};
-  in.rejected = c.input("policy_rejected_logps", {in.pairs()}).data;
-  in.options = {.beta = c.number("beta"),
-                .label_smoothing = c.number("label_smoothing"),
-                .reference_free = true,
-                .denominator = 1};
-  const numbers cot = c.input("cot_losses", {in.pairs()}).data;
-  const dpo_answer y = call(j, in);
-  j.output("losses", y.pair_loss, nothing_cancels);
-  j.output("chosen_rewards", of_each_pair(j, in, reward_chosen), nothing_cancels);
-  j.output("rejected_rewards", of_each_pair(j, in, reward_rejected), nothing_cancels);
-  const numbers terms = scaled(magnitudes(cot), gradient_terms(in.options));
-  j.gradient("d_losses/d_policy_chosen_logps", times(cot, y.d_chosen), terms);
-  j.gradient("d_losses/d_policy_rejected_logps", times(cot, y.d_rejected), terms);
-};
 
 // SPIN is DPO between the data and the model of the iteration before; NeMo returns one loss per pair.
 constexpr auto nemo_spin = [](auto& j) {
@@ -185,51 +167,7 @@ void compare_unreferenced(Job& j, const unreferenced& x, const dpo_answer& y, co
              spread_rows(magnitudes(d_logp), x.policy.vocabulary));
 }
 
-// TRL's CPO: labels of the rejected are padded to the width of the chosen.
-constexpr auto trl_cpo_from_logits = [](auto& j) {
-  const golden_case& c = j.c;
-  const array& logits = c.input("logits", {0, 0, 0});
-  const std::size_t pairs = logits.shape[0] / 2, columns = logits.shape[1];
-  ids labels = to_ids(c.input("chosen_labels", {pairs, columns}).data);
-  const array& rejected = c.input("rejected_labels", {pairs, 0});
-  for (std::size_t p = 0; p < pairs; ++p) {
-    const ids row = to_ids(part(rejected.data, p * rejected.shape[1], rejected.shape[1]));
-    labels.insert(labels.end(), row.begin(), row.end());
-    labels.resize((pairs + p + 1) * columns, -1);
-  }
-  const unreferenced x = unreferenced_pairs(j, logits, labels, pairs);
-  const dpo_answer y = call(j, x.pairs);
-  const supervised_answer nll = supervised_of_chosen(j, x.pairs, chosen_tokens(x.pairs));
-  compare_unreferenced(j, x, y, nll, c.number("cpo_alpha"));
-  const double logit = largest(logits.data);
-  j.output("losses", y.pair_loss, nothing_cancels);
-  j.output("nll_loss", {nll.loss}, logit);
-  j.output("reward_accuracy", {y.metrics[accuracy]}, nothing_cancels);
-  j.output("reward_margin", {y.metrics[margin]}, x.pairs.options.beta * logit);
-};
 
-// TRL's TPO: the supervised term is over the third replies, if there are any.
-constexpr auto trl_tpo = [](auto& j) {
-  const golden_case& c = j.c;
-  const array& logits = c.input("logits", {0, 0, 0});
-  const double share = c.number("tpo_alpha");
-  const std::size_t rows = logits.shape[0], columns = logits.shape[1], pairs = rows / (share > 0 ? 3 : 2);
-  ids labels = to_ids(c.input("input_ids", {rows, columns}).data);
-  const flags mask = to_flags(c.input("completion_mask", {rows, columns}).data);
-  for (std::size_t t = 0; t < labels.size(); ++t)
-    if (mask[t] == 0) labels[t] = -1;
-  const unreferenced x = unreferenced_pairs(j, logits, labels, pairs);
-  const dpo_answer y = call(j, x.pairs);
-  supervised_answer nll{0, zeros(x.pairs.logp.size())};
-  if (share > 0) {
-    const layout_arrays thirds = x.pairs.sequences.some(2 * pairs, pairs);
-    nll = call(j, supervised_call{.logp = x.pairs.logp,
-                                  .sequences = thirds,
-                                  .denominator = static_cast<double>(plumb::count_scored(thirds.get()))});
-  }
-  compare_unreferenced(j, x, y, nll, share);
-  j.output("per_sequence_loss", y.pair_loss, nothing_cancels);
-};
 
 // Liger's CPO from hidden states: labels lie at their rows (no shift), all chosen first. The NLL term is the token mean over
 // the chosen, always added.
@@ -277,14 +215,8 @@ constexpr auto liger_cpo = [](auto& j) {
   if (!policy.bias.empty()) j.gradient("d_loss/d_bias", g.d_bias, largest(d_logp));
 };
 
-bool sigmoid(const golden_case& c) { return c.text("loss_type") == "sigmoid"; }
-bool cpo_sigmoid(const golden_case& c) { return sigmoid(c) && c.number("alpha", 0) == 0; }
 
 const bool registered[] = {
-    map_cases({"trl_cpo_simpo", "CPOTrainer.cpo_loss", cpo_sigmoid, on_each_backend(trl_cpo)}),
-    map_cases(
-        {"trl_cpo_simpo", "CPOTrainer.get_batch_loss_metrics", cpo_sigmoid, on_each_backend(trl_cpo_from_logits)}),
-    map_cases({"trl_tpo", "TPOTrainer._compute_loss", sigmoid, on_each_backend(trl_tpo)}),
     map_cases({"openrlhf_dpo", "DPOLoss.forward", plain, on_each_backend(from_sums<openrlhf_names>)}),
     map_cases({"openrlhf_dpo", "DPOTrainer._get_batch_logps", every_case, on_each_backend(openrlhf_batch_logps)}),
     map_cases({"drpo_dpo", "__main__ (statements at lines 494-503)", plain, on_each_backend(from_sums<drpo_names>)}),

@@ -43,50 +43,28 @@ grpo_batch batch_of(const Job& j, const numbers& logp, const flags& mask, std::s
   const double beta = c.number("beta", 0);
   if (beta != 0) in.ref_logp = c.has_input("ref_per_token_logps") ? c.input("ref_per_token_logps", {rows, columns}).data : logp;
 
-  plumb::policy_loss_options& o = in.options;
-  unlimited(o);
-  o.kl_coefficient = beta;
-  o.kl_times_ratio = c.flag("use_bias_correction_kl", false);
+  plumb::presets::grpo_settings said{.epsilon_low = c.number("epsilon_low"), .epsilon_high = c.number("epsilon_high"), .delta = c.number("delta", 0),
+                                     .beta = beta, .use_bias_correction_kl = c.flag("use_bias_correction_kl", false)};
+  said.sapo_temperature_pos = c.number("sapo_temperature_pos", said.sapo_temperature_pos);
+  said.sapo_temperature_neg = c.number("sapo_temperature_neg", said.sapo_temperature_neg);
+  said.vespo_k_pos = c.number("vespo_k_pos", said.vespo_k_pos);
+  said.vespo_k_neg = c.number("vespo_k_neg", said.vespo_k_neg);
+  said.vespo_lambda_pos = c.number("vespo_lambda_pos", said.vespo_lambda_pos);
+  said.vespo_lambda_neg = c.number("vespo_lambda_neg", said.vespo_lambda_neg);
   const std::string level = c.is_set("importance_sampling_level") ? c.text("importance_sampling_level") : "token";
-  if (!any_of(level, {"token", "sequence", "sequence_token"})) c.fail("`importance_sampling_level` is " + level);
-  o.level = level == "token"      ? surrogate_level::token
-            : level == "sequence" ? surrogate_level::sequence_mean
-                                  : surrogate_level::sequence_token;
-  const double low = c.number("epsilon_low"), high = c.number("epsilon_high"), size = static_cast<double>(rows);
-  if (x.loss_type == "cispo") {
-    in.surrogate = plumb::surrogate::cispo{.low = 1, .high = high - 1};
-  } else if (x.loss_type == "sapo") {
-    in.surrogate = plumb::surrogate::sapo{.tau_positive = c.number("sapo_temperature_pos"),
-                                          .tau_negative = c.number("sapo_temperature_neg")};
-  } else if (x.vespo()) {
-    in.surrogate = plumb::surrogate::vespo{.k_positive = c.number("vespo_k_pos", 2),
-                                           .lambda_positive = std::max(c.number("vespo_lambda_pos", 3), 1e-4),
-                                           .k_negative = c.number("vespo_k_neg", 3),
-                                           .lambda_negative = std::max(c.number("vespo_lambda_neg", 2), 1e-4)};
-  } else if (x.loss_type == "gmpo") {
-    in.surrogate = plumb::surrogate::gmpo{.low = low, .high = high};
-    o.level = surrogate_level::sequence_mean;
-  } else {  // a `delta` below the bound of positive advantages is their bound
-    const double delta = c.number("delta", 0);
-    in.surrogate = plumb::surrogate::clip{.low = low,
-                                          .high = delta > 0 ? std::min(high, delta - 1) : high,
-                                          .dual = delta > 0 ? std::max(delta, 1 + high) : 0};
-  }
+  said.importance_sampling_level = level;
+  take(in, plumb::presets::trl().grpo(x.loss_type, said));
+  plumb::policy_loss_options& o = in.options;
+  const double size = static_cast<double>(rows);
   const double tokens = at_least_1(scored_tokens(in.sequences));
   o.denominator = tokens;
-  if (any_of(x.loss_type, {"grpo", "sapo", "gmpo"})) {
-    o.aggregate = aggregation::sequence_mean;
+  if (any_of(x.loss_type, {"grpo", "sapo", "gmpo", "luspo"})) {
     o.denominator = size;
   } else if (x.loss_type == "dr_grpo") {
     o.denominator = size * c.number("max_completion_length");
-  } else if (x.luspo()) {
-    o.aggregate = aggregation::sequence_sum;
-    o.denominator = size;
   } else if (any_of(x.loss_type, {"dapo", "cispo", "vespo"})) {
     if (c.has_input("num_items_in_batch")) o.denominator = at_least_1(c.input("num_items_in_batch", {}).data[0]);
     if (c.is_set("num_items_in_batch")) o.denominator = at_least_1(c.number("num_items_in_batch"));
-  } else if (x.loss_type != "bnpo") {
-    c.fail("`loss_type` is " + x.loss_type);
   }
   return x;
 }

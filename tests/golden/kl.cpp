@@ -1,6 +1,8 @@
 // KL estimates, rewards with a KL penalty, and controllers of its coefficient.
 #include "golden/rollout_calls.hpp"
 
+#include <plumb/presets.hpp>
+
 namespace golden {
 namespace {
 
@@ -40,15 +42,7 @@ void compare_estimate(Job& j, const token_kl_call& in, const std::string& logp, 
   if (c.gradients.count("d_kl/d_" + ref_logp) > 0) j.gradient("d_kl/d_" + ref_logp, scaled(gradient, -1), terms);
 }
 
-// verl: only k3 is limited.
-kl_estimate verl_estimate(const golden_case& c) {
-  const std::string name = c.text("kl_penalty");
-  if (name == "kl" || name == "k1") return {.estimator = kl_estimator::k1};
-  if (name == "abs") return {.estimator = kl_estimator::absolute};
-  if (name == "mse" || name == "k2") return {.estimator = kl_estimator::k2};
-  if (name == "low_var_kl" || name == "k3") return {.estimator = kl_estimator::k3, .log_ratio_limit = 20, .limit = 10};
-  c.fail("`kl_penalty` is " + name);
-}
+kl_estimate verl_estimate(const golden_case& c) { return plumb::presets::verl().kl_penalty(c.text("kl_penalty")); }
 
 constexpr auto verl_penalty = [](auto& j) {
   const array& logp = j.c.input("logprob", {0, 0});
@@ -59,15 +53,13 @@ constexpr auto verl_penalty = [](auto& j) {
 constexpr auto openrlhf_kl = [](auto& j) {
   const golden_case& c = j.c;
   const array& logp = c.input("log_probs", {0, 0});
-  const std::string name = c.text("kl_estimator");
-  if (name != "k1" && name != "k2" && name != "k3") c.fail("`kl_estimator` is " + name);
-  const kl_estimate estimate{.estimator = name == "k1" ? kl_estimator::k1 : name == "k2" ? kl_estimator::k2 : kl_estimator::k3, .limit = 10};
+  const kl_estimate estimate = plumb::presets::openrlhf().approx_kl(c.text("kl_estimator"));
   compare_estimate(j, {.logp = logp.data, .ref_logp = c.input("log_probs_base", logp.shape).data, .estimate = estimate}, "log_probs", "log_probs_base");
 };
 
 constexpr auto nemo_penalty = [](auto& j) {
   const array& logp = j.c.input("log_probs_a", {0, 0});
-  const kl_estimate estimate{.estimator = j.c.flag("use_absolute_kl", true) ? kl_estimator::absolute : kl_estimator::k1};
+  const kl_estimate estimate = plumb::presets::nemo_aligner().kl_penalty(j.c.flag("use_absolute_kl", true));
   compare_estimate(j, {.logp = logp.data, .ref_logp = j.c.input("log_probs_b", logp.shape).data, .estimate = estimate}, "log_probs_a", "log_probs_b");
 };
 

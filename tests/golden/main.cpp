@@ -2,7 +2,7 @@
 //
 //   plumb_golden [--backend serial|xtensor|onednn] [--self-test]
 //
-// Without --backend: serial and xtensor, where it is built. The files come from the folder named by the environment
+// Without --backend: serial and xtensor, where it is built, and the self-test. The files come from the folder named by the environment
 // variable PLUMB_GOLDEN_DIR, else from golden/data of the tests. With --self-test: only that. 0 if nothing failed.
 #include "golden/runner.hpp"
 
@@ -125,6 +125,7 @@ int main(int argc, char** argv) {
       return usage("unexpected argument " + argument);
     }
   }
+  const std::vector<backend_choice> only_backends = chosen;
   if (chosen.empty())
     for (const auto& b : backends)
       if (b.built && b.kind != backend_kind::onednn) chosen.push_back(b);
@@ -146,7 +147,7 @@ int main(int argc, char** argv) {
       ++failed;
     }
     std::printf("\n");
-    if (failed == 0) failed += self_test(folder);
+    if (failed == 0 && only_backends.empty()) failed += self_test(folder);
     std::printf("%s %zu arrays of mapped cases are left out and %zu cases are not covered yet: both are named above.\n",
                 failed == 0 ? "All that is compared passed." : "There are failures.", unseen, w.not_covered.size());
     return failed == 0 ? 0 : 1;

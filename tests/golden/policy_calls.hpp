@@ -5,14 +5,13 @@
 
 #include <plumb/objectives/policy_loss.hpp>
 #include <plumb/ops/covariance_selection.hpp>
+#include <plumb/presets.hpp>
 
 #include <variant>
 
 namespace golden {
 
-using any_surrogate =
-    std::variant<plumb::surrogate::clip, plumb::surrogate::ratio, plumb::surrogate::cispo, plumb::surrogate::sapo,
-                 plumb::surrogate::vespo, plumb::surrogate::gmpo, plumb::surrogate::reinforce>;
+using plumb::presets::any_surrogate;
 
 struct policy_call {
   numbers logp{}, old_logp{}, advantages{}, sequence_advantages{}, ref_logp{}, importance_weights{}, kl_weights{},
@@ -77,7 +76,12 @@ policy_answer call(job<B>& j, const policy_call& in) {
           doubles(token_loss),       doubles(clipped), metric_values(plumb::policy_loss_metrics, metrics)};
 }
 
-inline void unlimited(plumb::policy_loss_options& o) { o.log_ratio_low = o.log_ratio_high = 0; }
+/// The surrogate and the options of a peer.
+inline void take(policy_call& in, const plumb::presets::policy& preset, double denominator = 1) {
+  in.surrogate = preset.surrogate;
+  in.options = preset.options;
+  in.options.denominator = denominator;
+}
 inline double at_least_1(double x) { return std::max(x, 1.0); }
 /// What enters a loss: the largest term of a token.
 inline double largest_term(const policy_answer& y) { return largest(y.token_loss); }

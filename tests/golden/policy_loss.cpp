@@ -31,6 +31,17 @@ verl_bounds bounds_of(const golden_case& c) {
           c.number("clip_ratio_high", c.number("cliprange_high", both))};
 }
 
+// The loss by verl's own name.
+template <class Job>
+void choose_verl(Job& j, policy_call& in, const char* loss_mode) {
+  const golden_case& c = j.c;
+  const auto [low, high] = bounds_of(c);
+  plumb::presets::verl_settings s{.clip_ratio_low = low, .clip_ratio_high = high, .clip_ratio_c = c.number("clip_ratio_c", 3)};
+  s.tau_pos = c.number("tau_pos", s.tau_pos);
+  s.tau_neg = c.number("tau_neg", s.tau_neg);
+  take(in, plumb::presets::verl().policy_loss(loss_mode, s));
+}
+
 // What all of verl's losses take.
 template <class Job>
 policy_call verl_inputs(Job& j) {
@@ -76,8 +87,7 @@ void compare_verl_clips(Job& j, const policy_call& in, double clipped, double lo
 constexpr auto verl_vanilla = [](auto& j) {
   const golden_case& c = j.c;
   policy_call in = verl_inputs(j);
-  const auto [low, high] = bounds_of(c);
-  in.surrogate = plumb::surrogate::clip{.low = low, .high = high, .dual = c.number("clip_ratio_c", 3)};
+  choose_verl(j, in, "vanilla");
   aggregate_as_verl(c, in);
   const policy_answer y = call(j, in);
   compare_verl(j, in, y, true);
@@ -87,11 +97,7 @@ constexpr auto verl_vanilla = [](auto& j) {
 constexpr auto verl_gspo = [](auto& j) {
   const golden_case& c = j.c;
   policy_call in = verl_inputs(j);
-  const auto [low, high] = bounds_of(c);
-  in.surrogate = plumb::surrogate::clip{.low = low, .high = high};
-  in.options.level = surrogate_level::sequence_token;
-  in.options.log_ratio_low = 0;
-  in.options.log_ratio_high = 10;
+  choose_verl(j, in, "gspo");
   aggregate_as_verl(c, in, "seq-mean-token-mean");
   const policy_answer y = call(j, in);
   compare_verl(j, in, y, false);
@@ -101,7 +107,7 @@ constexpr auto verl_gspo = [](auto& j) {
 constexpr auto verl_sapo = [](auto& j) {
   const golden_case& c = j.c;
   policy_call in = verl_inputs(j);
-  in.surrogate = plumb::surrogate::sapo{.tau_positive = c.number("tau_pos"), .tau_negative = c.number("tau_neg")};
+  choose_verl(j, in, "sapo");
   aggregate_as_verl(c, in, "seq-mean-token-mean");
   const policy_answer y = call(j, in);
   policy_call plain = in;  // what each token counts for: the gradient of -logp A
@@ -113,7 +119,7 @@ constexpr auto verl_sapo = [](auto& j) {
 constexpr auto verl_reinforce = [](auto& j) {
   const golden_case& c = j.c;
   policy_call in = verl_inputs(j);
-  in.surrogate = plumb::surrogate::reinforce{};
+  choose_verl(j, in, "reinforce");
   aggregate_as_verl(c, in);
   compare_verl(j, in, call(j, in), false);
 };
@@ -121,8 +127,7 @@ constexpr auto verl_reinforce = [](auto& j) {
 constexpr auto verl_cispo = [](auto& j) {
   const golden_case& c = j.c;
   policy_call in = verl_inputs(j);
-  const auto [low, high] = bounds_of(c);
-  in.surrogate = plumb::surrogate::cispo{.low = low, .high = high};
+  choose_verl(j, in, "cispo");
   aggregate_as_verl(c, in);
   const policy_answer y = call(j, in);
   compare_verl(j, in, y, true);
@@ -135,10 +140,8 @@ constexpr auto verl_geo_mean = [](auto& j) {
   const golden_case& c = j.c;
   policy_call in = verl_inputs(j);
   const auto [low, high] = bounds_of(c);
-  in.options.aggregate = aggregation::sequence_mean;
-  in.options.length_epsilon = 1e-8;
+  choose_verl(j, in, "geo_mean");
   in.options.denominator = static_cast<double>(in.sequences.sequences());
-  unlimited(in.options);
   const numbers weights = in.importance_weights;
   double loss = 0, terms = 0;
   numbers d_logp(in.logp.size());
@@ -182,14 +185,12 @@ double share_of(const policy_call& in, double share) {
 constexpr auto verl_kl_cov = [](auto& j) {
   const golden_case& c = j.c;
   policy_call in = verl_inputs(j);
-  in.surrogate = plumb::surrogate::ratio{};
-  unlimited(in.options);
+  choose_verl(j, in, "kl_cov");
   in.kl_weights = select_by_covariance(j, in.logp, in.advantages, {}, in.sequences,
                                        {.count = share_of(in, from_policy_loss(c, "kl_cov_ratio"))})
                       .chosen;
   if (!in.importance_weights.empty()) in.kl_weights = times(in.kl_weights, in.importance_weights);
   in.ref_logp = in.old_logp;
-  in.options.kl.estimator = plumb::kl_estimator::absolute;
   in.options.kl_coefficient = from_policy_loss(c, "ppo_kl_coef");
   aggregate_as_verl(c, in);
   const policy_answer y = call(j, in);
@@ -202,9 +203,7 @@ constexpr auto verl_kl_cov = [](auto& j) {
 constexpr auto verl_clip_cov = [](auto& j) {
   const golden_case& c = j.c;
   policy_call in = verl_inputs(j);
-  const auto [low, high] = bounds_of(c);
-  in.surrogate = plumb::surrogate::clip{.low = low, .high = high};
-  unlimited(in.options);
+  choose_verl(j, in, "clip_cov");
   aggregate_as_verl(c, in);
   const selected_tokens s = select_by_covariance(j, in.logp, in.advantages, call(j, in).clipped, in.sequences,
                                                  {.count = share_of(in, from_policy_loss(c, "clip_cov_ratio")),
@@ -403,8 +402,8 @@ constexpr auto verl_bypass = [](auto& j) {
     return;
   }
   if (type != "ppo_clip") c.fail("`loss_type` is " + type);
-  const auto [low, high] = bounds_of(c);
-  in.surrogate = plumb::surrogate::clip{.low = low, .high = high, .dual = c.number("clip_ratio_c", 3)};
+  choose_verl(j, in, "vanilla");
+  aggregate_as_verl(c, in);
   const policy_answer y = call(j, in);
   compare_verl(j, in, y, true);
   compare_verl_clips(j, in, y.metrics[clip_fraction], y.metrics[cap_fraction]);
@@ -418,11 +417,13 @@ constexpr auto openrlhf = [](auto& j) {
                  .old_logp = c.input("old_log_probs", logp.shape).data,
                  .advantages = c.input("advantages", logp.shape).data,
                  .sequences = padded(logp.shape[0], logp.shape[1],
-                                     to_flags(c.input("action_mask", logp.shape).data)),
-                 .surrogate = plumb::surrogate::clip{.low = c.number("clip_eps_low", 0.2),
-                                                     .high = c.number("clip_eps_high", 0.2),
-                                                     .dual = c.number("dual_clip", 0)}};
-  const bool gspo = c.is_set("policy_loss_type") && c.text("policy_loss_type") == "gspo";
+                                     to_flags(c.input("action_mask", logp.shape).data))};
+  policy_call behind = in;  // what the KL is of, whatever the ratio is of
+  behind.options.denominator = 1;
+  const std::string type_of_loss = c.is_set("policy_loss_type") ? c.text("policy_loss_type") : "ppo";
+  const bool gspo = type_of_loss == "gspo";
+  take(in, plumb::presets::openrlhf().policy_loss(type_of_loss, c.number("clip_eps_low", 0.2), c.number("clip_eps_high", 0.2),
+                                                  c.number("dual_clip", 0)));
   const double ranks = c.number("dp_size", 1);
   if (!gspo && c.flag("token_level_loss", true)) {
     in.options.denominator = at_least_1(c.number("batch_num_tokens", scored_tokens(in.sequences))) / ranks;
@@ -432,11 +433,6 @@ constexpr auto openrlhf = [](auto& j) {
     in.options.denominator = at_least_1(c.number("global_batch_size", rows_with_tokens(in.sequences))) / ranks;
   }
   const double logps = std::max(largest(in.logp), largest(in.old_logp));
-  const policy_call behind = in;  // what the KL is of, whatever the ratio is of
-  if (gspo) {
-    in.options.level = surrogate_level::sequence_mean;
-    unlimited(in.options);
-  }
   if (c.flag("enable_vllm_is_correction", false)) {
     const numbers rollout = c.input("rollout_log_probs", logp.shape).data;
     if (gspo) {
@@ -512,10 +508,8 @@ constexpr auto nemo_actor = [](auto& j) {
                  .old_logp = wide("prev_logprobs"),
                  .advantages = wide("advantages"),
                  .entropy = x.forward.entropy,
-                 .sequences = x.ended,
-                 .surrogate = plumb::surrogate::clip{.low = eps, .high = eps},
-                 .options = {.entropy_coefficient = bonus, .denominator = at_least_1(ended)}};
-  unlimited(in.options);
+                 .sequences = x.ended};
+  take(in, plumb::presets::nemo_aligner().ppo(eps, bonus), at_least_1(ended));
   const policy_answer y = call(j, in);
   const double logit = largest(largest_of_rows(x.policy));
   j.output("loss", {y.loss}, largest_term(y) * logit);
@@ -563,8 +557,7 @@ constexpr auto rlax_clipped = [](auto& j) {
                  .advantages = c.input("adv_t", {ratios.size()}).data,
                  .sequences = padded(1, ratios.size(), {}),
                  .surrogate = plumb::surrogate::clip{.low = eps, .high = eps},
-                 .options = {.denominator = static_cast<double>(ratios.size())}};
-  unlimited(in.options);
+                 .options = {.log_ratio_low = 0, .log_ratio_high = 0, .denominator = static_cast<double>(ratios.size())}};
   for (double r : ratios) in.logp.push_back(std::log(r));
   const policy_answer y = call(j, in);
   j.output("loss", {y.loss}, largest_term(y));
@@ -582,12 +575,8 @@ constexpr auto trl_rloo = [](auto& j) {
                  .old_logp = zeros(logp.data.size()),
                  .sequence_advantages = c.input("advantages", {rows}).data,
                  .entropy = c.input("entropies", logp.shape).data,
-                 .sequences = padded(rows, columns, to_flags(c.input("completion_mask", logp.shape).data)),
-                 .surrogate = plumb::surrogate::clip{.low = c.number("epsilon_low"), .high = c.number("epsilon_high")},
-                 .options = {.level = surrogate_level::sequence_sum,
-                             .aggregate = aggregation::sequence_mean,
-                             .denominator = static_cast<double>(rows)}};
-  unlimited(in.options);
+                 .sequences = padded(rows, columns, to_flags(c.input("completion_mask", logp.shape).data))};
+  take(in, plumb::presets::trl().rloo(c.number("epsilon_low"), c.number("epsilon_high")), static_cast<double>(rows));
   const numbers old = c.input("old_logps", {rows}).data;
   for (std::size_t r = 0; r < rows; ++r)
     for (std::size_t t = 0; t < columns; ++t) in.old_logp[r * columns + t] = old[r] / in.sequences.count(r);

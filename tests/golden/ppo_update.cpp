@@ -3,6 +3,7 @@
 #include "golden/value_loss_calls.hpp"
 
 #include <plumb/objectives/policy_loss.hpp>
+#include <plumb/presets.hpp>
 
 namespace golden {
 namespace {
@@ -27,8 +28,7 @@ clipped_policy_answer call(job<B>& j, const clipped_policy_call& in) {
   scratch_memory scratch(plumb::policy_loss_workspace(j.b, in.sequences.get(), length(logp)));
   plumb::policy_loss(j.b, scratch.arena,
                      {.logp = logp, .old_logp = old_logp, .advantages = advantages, .sequences = in.sequences.get()},
-                     plumb::surrogate::clip{.low = in.clip_range, .high = in.clip_range},
-                     {.log_ratio_low = 0, .log_ratio_high = 0, .denominator = in.denominator},
+                     plumb::presets::trl().ppo(in.clip_range), in.denominator,
                      {.loss = loss,
                       .d_logp = d_logp,
                       .metrics = plumb::view<real, 2>(metrics.data(), length(metrics) / 2, 2)});

@@ -38,35 +38,23 @@ layout_arrays chosen_replies(const preference_call& in) {
   return l;
 }
 
-// A loss by the name that TRL and Liger give it; their sigmoid does not look at label_smoothing.
-preference_term named_loss(const golden_case& c, const std::string& name) {
-  const double beta = c.number("beta"), e = c.number("label_smoothing", 0);
-  if (name == "sigmoid") return {.link = link::sigmoid{.beta = beta}};
-  if (name == "sigmoid_norm") return {.link = link::sigmoid{.beta = beta}, .score = reply_score::mean};
-  if (name == "hinge") return {.link = link::hinge{.beta = beta}};
-  if (name == "ipo") return {.link = link::ipo{.beta = beta}, .score = reply_score::mean};
-  if (name == "exo_pair") return {.link = link::exo_pair{.beta = beta, .label_smoothing = e}};
-  if (name == "nca_pair") return {.link = link::nca_pair{.beta = beta}};
-  if (name == "robust") return {.link = link::robust{.beta = beta, .label_smoothing = e}};
-  if (name == "bco_pair") return {.link = link::bco_pair{.beta = beta}};
-  if (name == "sppo_hard") return {.link = link::sppo_hard{.beta = beta}};
-  if (name == "apo_zero") return {.link = link::apo_zero{.beta = beta}};
-  if (name == "apo_down") return {.link = link::apo_down{.beta = beta}};
-  if (name == "discopop") return {.link = link::discopop{.beta = beta, .tau = c.number("discopop_tau", 0.05)}};
-  if (name == "aot") return {.link = link::sigmoid{.beta = beta, .label_smoothing = e}, .matching = pair_matching::ranked_margins};
-  if (name == "aot_unpaired") return {.link = link::sigmoid{.beta = beta, .label_smoothing = e}, .matching = pair_matching::ranked};
-  c.fail("there is no loss `" + name + "`");
+// What the peers' presets are, as a term of ours.
+divergence_choice divergence_of(const plumb::presets::any_divergence& d) {
+  return std::visit(
+      []<class D>(const D& x) -> divergence_choice {
+        if constexpr (std::is_same_v<D, divergence::reverse_kl>) return x;
+        else return any_divergence{x};
+      },
+      d);
 }
-
-// TRL's divergences leave constants out; alpha's exponent stops at 80.
-divergence_choice trl_divergence(const golden_case& c) {
-  const std::string name = c.is_set("f_divergence_type") ? c.text("f_divergence_type") : "reverse_kl";
-  if (name == "reverse_kl") return {};
-  if (name == "forward_kl") return any_divergence{divergence::forward_kl{}};
-  if (name == "js_divergence") return any_divergence{divergence::js{.drop_constant = true}};
-  if (name == "alpha_divergence")
-    return any_divergence{divergence::alpha{.coefficient = c.number("f_alpha_divergence_coef"), .max_exponent = 80, .drop_constant = true}};
-  c.fail("there is no divergence `" + name + "`");
+preference_term term_of(const plumb::presets::pair_loss& p) {
+  return {.link = p.link, .divergence = divergence_of(p.divergence), .score = p.options.score, .matching = p.options.matching};
+}
+plumb::presets::pair_settings trl_settings(const golden_case& c) {
+  plumb::presets::pair_settings s{.beta = c.number("beta"), .label_smoothing = c.number("label_smoothing", 0)};
+  s.discopop_tau = c.number("discopop_tau", s.discopop_tau);
+  s.f_alpha_divergence_coef = c.number("f_alpha_divergence_coef", s.f_alpha_divergence_coef);
+  return s;
 }
 
 // What TRL's loss is the sum of, each with its weight: 1 unless given. `sft` is another objective.
@@ -77,7 +65,9 @@ struct trl_loss {
 };
 trl_loss trl_loss_of(const golden_case& c) {
   trl_loss y;
-  const divergence_choice by = trl_divergence(c);
+  const std::string divergence_name = c.is_set("f_divergence_type") ? c.text("f_divergence_type") : "reverse_kl";
+  plumb::presets::pair_settings said = trl_settings(c);
+  said.f_divergence_type = divergence_name;
   const nlohmann::json& types = c.options.at("loss_types");
   for (std::size_t i = 0; i < types.size(); ++i) {
     const double weight = c.is_set("loss_weights") ? c.options.at("loss_weights").at(i).get<double>() : 1;
@@ -86,17 +76,15 @@ trl_loss trl_loss_of(const golden_case& c) {
       y.sft = weight;
       continue;
     }
-    preference_term t = named_loss(c, name);
-    t.weight = weight;
     y.names.push_back(name);
-    if (name == "apo_down") {  // the first half is of log-ratios whatever the divergence
-      auto& first = std::get<link::apo_down>(t.link);
-      first.margin_share = 0;
-      y.terms.push_back(t);
-      first = {.beta = first.beta, .chosen_share = 0};
-    }
-    if (name != "apo_zero" && name != "aot" && name != "aot_unpaired") t.divergence = by;
+    preference_term t = term_of(plumb::presets::trl().dpo(name, said));
+    t.weight = weight;
     y.terms.push_back(t);
+    if (const auto* down = std::get_if<link::apo_down>(&t.link); down != nullptr && down->chosen_share == 0) {
+      t = term_of(plumb::presets::trl().apo_down_chosen(said));
+      t.weight = weight;
+      y.terms.push_back(t);
+    }
   }
   if (y.terms.empty()) y.terms = {{.link = link::sigmoid{.beta = c.number("beta")}, .weight = 0}};  // for the logs
   return y;
@@ -113,7 +101,8 @@ numbers steepness(Job& j, const preference_call& in) {
           else return l.beta;
         },
         t.link);
-    y = larger(y, scaled(magnitudes(score_differences(j, in, t)), by));
+    const numbers z = scaled(magnitudes(score_differences(j, in, t)), by);
+    y = larger(y, t.matching == pair_matching::given ? z : numbers(in.pairs(), largest(z)));
   }
   return y;
 }
@@ -184,7 +173,10 @@ void compare_trl(Job& j, const preference_call& in, const trl_loss& loss, const 
   j.output("chosen_rewards", reward_of_chosen, beta * logp);
   j.output("rejected_rewards", reward_of_rejected, beta * logp);
   preference_term of_scores;
-  of_scores.divergence = trl_divergence(c);
+  const std::string divergence_name = c.is_set("f_divergence_type") ? c.text("f_divergence_type") : "reverse_kl";
+  plumb::presets::pair_settings said = trl_settings(c);
+  said.f_divergence_type = divergence_name;
+  of_scores.divergence = divergence_of(plumb::presets::trl().f_divergence(said));
   j.output("delta_score", score_differences(j, in, of_scores), logp);
   j.output("reward_accuracy", {logs.metrics[accuracy]}, nothing_cancels);
   j.output("reward_margin", {logs.metrics[margin]}, beta * logp);
@@ -320,14 +312,8 @@ constexpr auto nemo_dpo = [](auto& j) {
     in.reward_rejected.push_back(rewards.at(static_cast<std::size_t>(in.rejected[p])));
   }
   const double beta = c.number("ref_policy_kl_penalty"), scale = c.number("gt_reward_scale");
-  const std::string name = c.text("preference_loss");
-  preference_term t{.score = c.flag("average_log_probs", false) ? reply_score::mean : reply_score::sum};
-  if (name == "dpo") t.link = link::sigmoid{.beta = beta};
-  else if (name == "ipo") t.link = link::ipo{.beta = beta};
-  else if (name == "rpo_sq") t.link = link::rpo_squared{.beta = beta, .scale = scale};
-  else if (name == "rpo_bwd_kl") t.link = link::rpo_backward_kl{.beta = beta, .scale = scale};
-  else if (name == "rpo_fwd_kl") t.link = link::rpo_forward_kl{.beta = beta, .scale = scale};
-  else c.fail("there is no loss `" + name + "`");
+  const preference_term t = term_of(
+      plumb::presets::nemo_aligner().dpo(c.text("preference_loss"), beta, c.flag("average_log_probs", false), scale));
   in.terms = {t};
   const preference_answer y = call(j, in);
   // Chosen first, for packed batches too.
@@ -367,7 +353,7 @@ constexpr auto ipo_of_sums = [](auto& j) {
   in.rejected = c.input(names.rejected, shape).data;
   in.ref_chosen = c.input(names.ref_chosen, shape).data;
   in.ref_rejected = c.input(names.ref_rejected, shape).data;
-  in.terms = {{.link = link::ipo{.beta = c.number("beta")}}};
+  in.terms = {term_of(plumb::presets::openrlhf().dpo(c.number("beta"), 0, true))};
   in.denominator = static_cast<double>(in.pairs());
   const preference_answer y = call(j, in);
   const double logp = std::max({largest(in.chosen), largest(in.rejected), largest(in.ref_chosen), largest(in.ref_rejected)});
@@ -402,7 +388,7 @@ constexpr auto liger_dpo = [](auto& j) {
     logit = std::max(logit, largest_logit_term(reference));
   }
   pair_halves(in, rows);
-  preference_term t = named_loss(c, c.text("loss_type"));
+  preference_term t = term_of(plumb::presets::liger().dpo(c.text("loss_type"), trl_settings(c)));
   t.score = c.flag("average_log_prob", false) ? reply_score::mean : reply_score::sum;
   in.terms = {t};
   const preference_answer y = call(j, in);

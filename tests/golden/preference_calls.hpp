@@ -6,20 +6,19 @@
 #include <plumb/objectives/preference.hpp>
 #include <plumb/ops/log_sum_squares.hpp>
 #include <plumb/ops/preference_weights.hpp>
+#include <plumb/presets.hpp>
 
 #include <variant>
 
 namespace golden {
 
-using any_link = std::variant<plumb::link::sigmoid, plumb::link::robust, plumb::link::hinge, plumb::link::ipo, plumb::link::exo_pair,
-                              plumb::link::nca_pair, plumb::link::bco_pair, plumb::link::sppo_hard, plumb::link::apo_zero, plumb::link::apo_down,
-                              plumb::link::discopop, plumb::link::rpo_squared, plumb::link::rpo_backward_kl, plumb::link::rpo_forward_kl>;
+using plumb::presets::any_link;
 
 /// One divergence for all, so that a link is compiled with two and not with five.
 struct any_divergence {
   std::variant<plumb::divergence::forward_kl, plumb::divergence::js, plumb::divergence::alpha> which;
-  void check(const char* op) const {
-    std::visit([op](const auto& d) { d.check(op); }, which);
+  void require(const char* op) const {
+    std::visit([op](const auto& d) { d.require(op); }, which);
   }
   template <class T>
   plumb::two<T> operator()(const T& x) const {
@@ -32,7 +31,7 @@ using divergence_choice = std::variant<plumb::divergence::reverse_kl, any_diverg
 struct score_difference {
   double beta = 1;
   static constexpr bool of_margin = true;
-  void check(const char*) const {}
+  void require(const char*) const {}
   template <class T>
   plumb::pair_term<T> operator()(const T& chosen, const T& rejected) const {
     return plumb::math::of_margin(chosen - rejected, T(1));

@@ -1,6 +1,8 @@
 // Whole pieces of trainers: log-probabilities, values and scores in, advantages and returns out.
 #include "golden/rollout_calls.hpp"
 
+#include <plumb/presets.hpp>
+
 namespace golden {
 namespace {
 
@@ -98,7 +100,7 @@ constexpr auto nemo = [](auto& j) {
   const layout_arrays replies = nemo_replies(c.input("prompt_lengths", {rows}).data, c.input("response_lengths", {rows}).data, columns);
   const numbers mask = mask_of(replies, tokens);
   j.output("mask", mask, 0);
-  const plumb::kl_estimate estimate{.estimator = c.flag("use_absolute_kl", true) ? kl_estimator::absolute : kl_estimator::k1};
+  const plumb::kl_estimate estimate = plumb::presets::nemo_aligner().kl_penalty(c.flag("use_absolute_kl", true));
   const numbers kl = call(j, token_kl_call{logp.data, ref, estimate, replies}).kl;
   const numbers rewards = call(j, token_rewards_call{.kl = kl, .score = score, .sequences = replies,
                                                      .options = {.kl_coefficient = c.number("initial_policy_kl_penalty")}}, tokens);

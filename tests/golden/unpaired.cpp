@@ -1,5 +1,4 @@
-// Preference objectives without pairs or without a reference: KTO, BCO, CPO, SimPO, AlphaPO, ORPO, TPO, XPO, Nash-MD. Where CPO and TPO are
-// DPO's sigmoid without a reference, dpo.cpp maps them.
+// Preference objectives without pairs or without a reference: KTO, BCO, CPO, SimPO, AlphaPO, ORPO, TPO, XPO, Nash-MD.
 #include "golden/calls.hpp"
 
 #include <plumb/objectives/bco.hpp>
@@ -10,6 +9,7 @@
 #include <plumb/objectives/simpo.hpp>
 #include <plumb/objectives/tpo.hpp>
 #include <plumb/objectives/xpo.hpp>
+#include <plumb/presets.hpp>
 
 namespace golden {
 namespace {
@@ -145,7 +145,7 @@ plumb::kto_options trl_kto_options(const golden_case& c, std::size_t replies) {
   return {.beta = c.number("beta"),
           .desirable_weight = c.number("desirable_weight"),
           .undesirable_weight = c.number("undesirable_weight"),
-          .kl_free = c.text("loss_type") == "apo_zero_unpaired",
+          .kl_free = plumb::presets::trl().kto(c.text("loss_type")).kl_free,
           .denominator = static_cast<double>(replies)};
 }
 
@@ -466,21 +466,15 @@ template <class F>
 void with_trl_cpo(const golden_case& c, const plumb::likelihood_term& likelihood, double denominator, const F& f) {
   const std::string type = c.text("loss_type");
   const double beta = c.number("beta"), alpha = c.number("alpha", 0), smoothing = c.number("label_smoothing");
-  const bool simpo = type == "simpo";
-  if (simpo || (type == "sigmoid" && alpha != 0)) {
-    f(plumb::simpo_options{.beta = beta,
-                           .gamma = simpo ? c.number("simpo_gamma") : 0,
-                           .label_smoothing = smoothing,
-                           .alpha = alpha,
-                           .likelihood = likelihood,
-                           .denominator = denominator});
-    return;
-  }
-  if (alpha != 0) c.fail("`alpha` with `loss_type` " + type + " is no objective of plumb's");
-  const auto of = type == "ipo" ? plumb::reply_score::mean : plumb::reply_score::sum;
-  if (type == "sigmoid") f(plumb::cpo_options<>{{beta, smoothing}, of, likelihood, denominator});
-  if (type == "hinge") f(plumb::cpo_options<plumb::link::hinge>{{.beta = beta}, of, likelihood, denominator});
-  if (type == "ipo") f(plumb::cpo_options<plumb::link::ipo>{{.beta = beta}, of, likelihood, denominator});
+  if (alpha != 0 && type != "simpo" && type != "sigmoid") c.fail("`alpha` with `loss_type` " + type + " is no objective of plumb's");
+  auto options = plumb::presets::trl().cpo(type, {.beta = beta, .label_smoothing = smoothing, .gamma = c.number("simpo_gamma"), .alpha = alpha});
+  std::visit(
+      [&](auto& o) {
+        o.likelihood = likelihood;
+        o.denominator = denominator;
+        f(o);
+      },
+      options);
 }
 // The reshaping of AlphaPO, and how steep it is.
 struct reshaped_terms {
@@ -640,11 +634,14 @@ constexpr auto trl_tpo_links = [](auto& j) {
     compare_logits_gradient(j, x, y.d_logp);
   };
   const double d = static_cast<double>(pairs), smoothing = c.number("label_smoothing", 0);
-  using plumb::reply_score;
-  if (type == "sigmoid") compare(plumb::tpo_options<>{{beta, smoothing}, reply_score::sum, likelihood, d});
-  if (type == "tpo-l") compare(plumb::tpo_options<>{{beta, smoothing, gamma}, reply_score::mean, likelihood, d});
-  if (type == "hinge") compare(plumb::tpo_options<plumb::link::hinge>{{.beta = beta}, reply_score::sum, likelihood, d});
-  if (type == "ipo") compare(plumb::tpo_options<plumb::link::ipo>{{.beta = beta}, reply_score::mean, likelihood, d});
+  auto options = plumb::presets::trl().tpo(type, {.beta = beta, .label_smoothing = smoothing, .gamma = gamma});
+  std::visit(
+      [&](auto& o) {
+        o.likelihood = likelihood;
+        o.denominator = d;
+        compare(o);
+      },
+      options);
 };
 
 // Liger from hidden states: labels lie at their rows, chosen rows first; log-probabilities are averaged.
@@ -782,10 +779,6 @@ constexpr auto trl_nash_md = [](auto& j) {
   j.gradient("d_loss/d_model_logprobs_model_data", doubles(d_logp), std::max(0.5, beta * most) / static_cast<double>(rows));
 };
 
-// What dpo.cpp does not map.
-bool cpo_rest(const golden_case& c) { return c.text("loss_type") != "sigmoid" || c.number("alpha", 0) != 0; }
-bool tpo_rest(const golden_case& c) { return c.text("loss_type") != "sigmoid"; }
-
 const bool registered[] = {
     map_cases({"trl_kto", "KTOTrainer._compute_loss", from_logps, on_each_backend(trl_kto_from_logps)}),
     map_cases({"trl_kto", "KTOTrainer._compute_loss", from_logits, on_each_backend(trl_kto_from_logits)}),
@@ -793,11 +786,11 @@ const bool registered[] = {
     map_cases({"liger_kto", "LigerFusedLinearKTOLoss", every_case, on_each_backend(liger_kto)}),
     map_cases({"trl_bco", "BCOTrainer.bco_loss", every_case, on_each_backend(trl_bco)}),
     map_cases({"trl_bco", "RunningMoments.update", every_case, on_each_backend(trl_running_moments)}),
-    map_cases({"trl_cpo_simpo", "CPOTrainer.cpo_loss", cpo_rest, on_each_backend(trl_cpo_loss)}),
-    map_cases({"trl_cpo_simpo", "CPOTrainer.get_batch_loss_metrics", cpo_rest, on_each_backend(trl_cpo_metrics)}),
+    map_cases({"trl_cpo_simpo", "CPOTrainer.cpo_loss", every_case, on_each_backend(trl_cpo_loss)}),
+    map_cases({"trl_cpo_simpo", "CPOTrainer.get_batch_loss_metrics", every_case, on_each_backend(trl_cpo_metrics)}),
     map_cases({"trl_orpo", "ORPOTrainer.odds_ratio_loss", every_case, on_each_backend(trl_orpo_loss)}),
     map_cases({"trl_orpo", "ORPOTrainer.get_batch_loss_metrics", every_case, on_each_backend(trl_orpo_metrics)}),
-    map_cases({"trl_tpo", "TPOTrainer._compute_loss", tpo_rest, on_each_backend(trl_tpo_links)}),
+    map_cases({"trl_tpo", "TPOTrainer._compute_loss", every_case, on_each_backend(trl_tpo_links)}),
     map_cases({"liger_orpo_simpo_cpo", "LigerFusedLinearORPOLoss", every_case, on_each_backend(liger_orpo)}),
     map_cases({"liger_orpo_simpo_cpo", "LigerFusedLinearSimPOLoss", every_case, on_each_backend(liger_simpo)}),
     map_cases({"trl_online_preference", "XPOTrainer._compute_losses", every_case, on_each_backend(trl_xpo)}),

@@ -1,10 +1,10 @@
 // Whitening and the masked moments under it.
 #include "golden/rollout_calls.hpp"
 
+#include <plumb/presets.hpp>
+
 namespace golden {
 namespace {
-
-using plumb::variance_estimator;
 
 layout_arrays rows_of_case(const golden_case& c, const array& x) {
   if (!c.has_input("mask")) return whole_rows(x.shape[0], x.shape[1]);
@@ -32,8 +32,7 @@ constexpr auto trl = [](auto& j) {
   const array& x = c.input("values", {0, 0});
   const layout_arrays rows = rows_of_case(c, x);
   // TRL's function leaves masked values shifted too; its trainer zeroes them later.
-  compare_whitened(j, "whitened", {x.data, rows, {.shift_mean = c.flag("shift_mean", true), .variance = variance_estimator::unbiased,
-                                                  .unscored = plumb::unscored_values::transformed}});
+  compare_whitened(j, "whitened", {x.data, rows, plumb::presets::trl().whitening(c.flag("shift_mean", true))});
   if (c.outputs.count("var_biased") > 0) j.output("var_biased", {moments_of(j, x.data, rows, {}).variance}, largest(x.data) * largest(x.data));
   if (c.outputs.count("row_mean") > 0) compare_row_means(j, "row_mean", x.data, rows, 0);
 };
@@ -43,8 +42,7 @@ constexpr auto verl = [](auto& j) {
   const array& x = c.input("values", {0, 0});
   const layout_arrays rows = rows_of_case(c, x);
   constexpr double count_epsilon = 1e-8;
-  compare_whitened(j, "whitened", {x.data, rows, {.shift_mean = c.flag("shift_mean", true), .variance = variance_estimator::unbiased,
-                                                  .count_epsilon = count_epsilon, .unscored = plumb::unscored_values::transformed}});
+  compare_whitened(j, "whitened", {x.data, rows, plumb::presets::verl().whitening(c.flag("shift_mean", true))});
   if (c.outputs.count("sum") > 0) j.output("sum", {aggregate_of(j, x.data, rows, {.denominator = 1})}, largest(x.data));
   if (c.outputs.count("row_mean") > 0) compare_row_means(j, "row_mean", x.data, rows, count_epsilon);
 };
@@ -53,7 +51,7 @@ constexpr auto nemo = [](auto& j) {
   const golden_case& c = j.c;
   const array& x = c.input("tensor", {0, 0});
   const layout_arrays rows = rows_of_case(c, x);
-  compare_whitened(j, "normalized", {x.data, rows, {.unscored = plumb::unscored_values::transformed}});
+  compare_whitened(j, "normalized", {x.data, rows, plumb::presets::nemo_aligner().whitening()});
   j.output("masked_mean", {moments_of(j, x.data, rows, {}).mean}, largest(x.data));
   compare_row_means(j, "row_masked_mean", x.data, rows, 0);
 };
@@ -70,13 +68,14 @@ constexpr auto openrlhf = [](auto& j) {
   const array& x = c.input("tensor", {0, 0});
   if (c.number("dim") != 1) c.fail("`dim` is not 1");
   const layout_arrays rows = rows_of_case(c, x);
-  const double epsilon = c.number("eps");
+  plumb::whiten_options options = plumb::presets::openrlhf().whitening();
+  const double epsilon = options.epsilon = c.number("eps");
   numbers normalized, terms;
   for (std::size_t s = 0; s < x.shape[0]; ++s) {
     const numbers row = part(x.data, s * x.shape[1], x.shape[1]);
     const layout_arrays one = padded(1, x.shape[1], flags(rows.scored.begin() + static_cast<std::ptrdiff_t>(s * x.shape[1]),
                                                           rows.scored.begin() + static_cast<std::ptrdiff_t>((s + 1) * x.shape[1])));
-    const whiten_answer y = call(j, whiten_call{row, one, {.guard = plumb::variance_guard::floor, .epsilon = epsilon}});
+    const whiten_answer y = call(j, whiten_call{row, one, options});
     normalized = joined(normalized, y.whitened);
     terms = joined(terms, numbers(row.size(), whitened_terms(row, std::max(y.variance, epsilon), 0)));
   }

@@ -1,4 +1,5 @@
-# plumb/plumb.hpp includes no third party, and stays small beside the four standard headers that any program has.
+# plumb/plumb.hpp includes no third party; it and each header of an objective or operation stay small beside the four standard headers that
+# any program has.
 cmake_minimum_required(VERSION 3.25)
 
 execute_process(COMMAND "${COMPILER}" -std=c++20 "-I${INCLUDE}" -M -x c++ "${INCLUDE}/plumb/plumb.hpp"
@@ -30,3 +31,22 @@ message(STATUS "plumb/plumb.hpp: ${umbrella} bytes preprocessed, ${percent} % of
 if(percent GREATER CEILING_PERCENT)
   message(FATAL_ERROR "plumb/plumb.hpp has grown beyond its ceiling")
 endif()
+
+file(GLOB headers RELATIVE "${INCLUDE}" "${INCLUDE}/plumb/objectives/*.hpp" "${INCLUDE}/plumb/ops/*.hpp")
+list(LENGTH headers count)
+if(count LESS 50)
+  message(FATAL_ERROR "only ${count} headers of objectives and operations were found")
+endif()
+set(largest 0)
+foreach(header IN LISTS headers)
+  preprocessed_size(size ${header})
+  math(EXPR percent "100 * ${size} / ${standard}")
+  if(percent GREATER HEADER_CEILING_PERCENT)
+    message(SEND_ERROR "${header}: ${percent} % of the standard headers, ceiling ${HEADER_CEILING_PERCENT} %")
+  endif()
+  if(percent GREATER largest)
+    set(largest ${percent})
+    set(which ${header})
+  endif()
+endforeach()
+message(STATUS "${count} headers of objectives and operations, the largest ${which}: ${largest} %, ceiling ${HEADER_CEILING_PERCENT} %")

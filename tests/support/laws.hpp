@@ -42,6 +42,7 @@ struct subject {
   std::function<answer(const batch&, double denominator, const answer& into)> of_double{}, of_float{};
   bool splits = true;          ///< a batch in parts adds up (not where the batch is looked at as a whole)
   bool empty_is_nothing = true;  ///< a sequence without scored tokens adds nothing to the loss either
+  bool against_reference = false;  ///< array 1 holds the log-probabilities of array 0 under the reference
   std::vector<std::size_t> outside_loss{};  ///< arrays per token that only metrics look at
   bool extremes = true;        ///< finite in float when tokens are multiplied by 1e4
 };
@@ -253,6 +254,15 @@ inline void check(const subject& what) {
         CHECK((std::isnan(got.metrics[k]) || got.metrics[k] == want.metrics[k]));
         CHECK(got.metrics[k + 1] == want.metrics[k + 1]);
       }
+    }
+    if (what.against_reference) {  // a policy that is its reference, to the bit
+      batch at = whole, nowhere = whole;
+      at.tokens[1] = at.tokens[0];
+      for (std::size_t a = 0; a < 2; ++a) nowhere.tokens[a].assign(nowhere.length(), 0);
+      const answer got = what.of_double(at, denominator, {}), zero = what.of_double(nowhere, denominator, {});
+      INFO("the policy is the reference");
+      CHECK(same_bits({got.loss}, {zero.loss}));
+      for (std::size_t a = 0; a < got.d_tokens.size(); ++a) CHECK(same_bits(got.d_tokens[a], zero.d_tokens[a]));
     }
     if (what.extremes) {
       batch far = whole;

@@ -16,6 +16,7 @@ concept kl_controller = requires(C& c, const C& k, double x) {
 struct fixed_kl_controller {
   double coefficient = 0.05;
   void update(double, double) {}
+  void require(const char* op) const { require_option(op, "coefficient", coefficient, coefficient >= 0, "0 or positive"); }
 };
 
 /// Ziegler et al., arXiv:1909.08593, section 2.2: `coefficient *= 1 + clip(kl / target - 1, +-error_limit) * samples / horizon`. Checked against
@@ -30,15 +31,24 @@ struct adaptive_kl_controller {
   /// `kl`: mean over the batch of the policy before the update; `samples`: sequences in it, of all ranks.
   void update(double kl, double samples) {
     constexpr const char* op = "adaptive_kl_controller";
-    require_option(op, "target", target, target > 0, "positive");
-    require_option(op, "horizon", horizon, horizon > 0, "positive");
-    require_option(op, "error_limit", error_limit, error_limit >= 0 && error_limit < 1, "in [0, 1)");
+    require_settings(op);  // not the coefficient, which may have become as small as it likes
     require_option(op, "samples", samples, samples >= 0 && error_limit * samples < horizon, "0 or positive, and below horizon / error_limit");
     const bool number = kl - kl == 0;
     if (!number) fail(message(op) << "the measured KL is " << kl << ": the policy is not sound. The coefficient is as it was.");
     const double error = kl / target - 1;
     const double clipped = error < -error_limit ? -error_limit : error_limit < error ? error_limit : error;
     coefficient *= 1 + clipped * samples / horizon;
+  }
+  void require(const char* op) const {
+    fixed_kl_controller{coefficient}.require(op);
+    require_settings(op);
+  }
+
+ private:
+  void require_settings(const char* op) const {
+    require_option(op, "target", target, target > 0, "positive");
+    require_option(op, "horizon", horizon, horizon > 0, "positive");
+    require_option(op, "error_limit", error_limit, error_limit >= 0 && error_limit < 1, "in [0, 1)");
   }
 };
 

@@ -284,7 +284,8 @@ class backend {
   }
   template <class F, class... X>
   static void dense_line(F& f, index_t n, X*... x) {
-    for (index_t l = 0; l < n; ++l) f(x[l]...);
+    F own = f;  // nothing that is written can be part of it, so that the loop may become one of vectors
+    for (index_t l = 0; l < n; ++l) own(x[l]...);
   }
 };
 

@@ -3,6 +3,7 @@
 // operations that fall back.
 
 #include <plumb/compute/operations.hpp>
+#include <plumb/core/error.hpp>
 
 PLUMB_NAMESPACE_BEGIN
 
@@ -11,6 +12,12 @@ struct token_logp_options {
   double temperature = 1;  ///< positive
   double softcap = 0;      ///< `c` in `c tanh(z / c)`; 0: none
   double logit_scale = 1;
+
+  void require(const char* op) const {
+    require_option(op, "temperature", temperature, temperature > 0, "positive");
+    require_option(op, "logit_scale", logit_scale, true, "what the logits are multiplied by");
+    require_option(op, "softcap", softcap, softcap >= 0, "0 (none) or positive");
+  }
 };
 
 /// Rows of logits `[N, V]` (any row stride `ld >= V`) in storage type `S`, and the token whose log-probability is asked of each row.

@@ -105,17 +105,19 @@ concept provides_fill = requires(B& b, real_view<B, 1> y1, real_view<B, 4> y4, d
 };
 
 /// `copy(x, y)`: `y = x`, converting the element type; `x` may broadcast. Rank 1 to 4. Conversions to 16 bits round to
-/// nearest even.
+/// nearest even. `uint8` to `real` and back: whole numbers from 0 to 255 stay what they are, others have no meaning there.
 template <class B>
 concept provides_copy = requires(B& b, const_real_view<B, 1> x1, real_view<B, 1> y1, const_real_view<B, 4> x4,
                                  real_view<B, 4> y4, detail::const_other_view<B, 2> s, detail::other_view<B, 2> d,
                                  const_real_view<B, 2> x2, real_view<B, 2> y2,
-                                 view<const std::uint8_t, 1, space_of<B>> m) {
+                                 view<const std::uint8_t, 1, space_of<B>> m,
+                                 view<std::uint8_t, 1, space_of<B>> bytes) {
   b.copy(x1, y1);
   b.copy(x4, y4);
   b.copy(s, y2);
   b.copy(x2, d);
   b.copy(m, y1);
+  b.copy(x1, bytes);
 };
 
 /// `transform(f, y, x...)`: `y[i] = f(x[i]...)`, one to four inputs of the extents of `y`, each `real`, a storage type, `uint8`

@@ -17,7 +17,7 @@ namespace distill {
 struct forward_kl {
   static constexpr bool own_mean = false;       ///< whether the slope asks for another mean than the divergence
   static constexpr bool within_teacher = false;  ///< whether it is infinite where the teacher's probability is 0 and the student's is not
-  void check(const char*) const {}
+  void require(const char*) const {}
   template <class T>
   PLUMB_HD T value(const T& log_q, const T& log_p) const {
     const T p = math::fast::exp(log_p);
@@ -33,7 +33,7 @@ struct forward_kl {
 struct reverse_kl {
   static constexpr bool own_mean = false;
   static constexpr bool within_teacher = true;
-  void check(const char*) const {}
+  void require(const char*) const {}
   template <class T>
   PLUMB_HD T value(const T& log_q, const T& log_p) const {
     const T q = math::fast::exp(log_q);
@@ -53,7 +53,7 @@ struct jensen_shannon {
   double beta = 0.5;
   static constexpr bool own_mean = true;
   static constexpr bool within_teacher = false;
-  void check(const char* op) const {
+  void require(const char* op) const {
     require_option(op, "beta", beta, beta > 0 && beta < 1, "above 0 and below 1 (towards which the loss goes to 0: see forward_kl, reverse_kl)");
   }
   template <class T>

@@ -2,6 +2,7 @@
 // From a reply's reward to its advantage over the other replies to the same prompt: one type for each formula.
 
 #include <plumb/compute/operations.hpp>
+#include <plumb/core/error.hpp>
 #include <plumb/math/scalar.hpp>
 
 PLUMB_NAMESPACE_BEGIN
@@ -37,6 +38,10 @@ struct grpo {
   double variance_floor = 0;  ///< the variance is at least this (verl's vectorised form: 1e-6)
   lone_reply alone = lone_reply::zero;
   static constexpr scope center = scope::group, spread = scope::group;
+  void require(const char* op) const {
+    require_option(op, "epsilon", epsilon, epsilon >= 0, "0 or positive");
+    require_option(op, "variance_floor", variance_floor, variance_floor >= 0, "0 or positive");
+  }
   template <class T>
   PLUMB_HD T operator()(const T& deviation, const T& reward, const T& count, const T& squares) const {
     if (!(T(1) < count)) return alone == lone_reply::reward ? reward / (T(1) + T(epsilon)) : deviation;
@@ -52,6 +57,7 @@ struct batch_scaled {
   double epsilon = 1e-6;
   bool unbiased = true;
   static constexpr scope center = scope::group, spread = scope::batch;
+  void require(const char* op) const { grpo{epsilon}.require(op); }
   template <class T>
   PLUMB_HD T operator()(const T& deviation, const T& reward, const T& count, const T& squares) const {
     return grpo{epsilon, unbiased}(deviation, reward, count, squares);
@@ -63,6 +69,7 @@ struct batch_normalized {
   double epsilon = 1e-6;
   bool unbiased = true;
   static constexpr scope center = scope::batch, spread = scope::batch;
+  void require(const char* op) const { grpo{epsilon}.require(op); }
   template <class T>
   PLUMB_HD T operator()(const T& deviation, const T& reward, const T& count, const T& squares) const {
     return grpo{epsilon, unbiased}(deviation, reward, count, squares);

@@ -2,6 +2,7 @@
 // Estimates of KL(policy || reference) from the log-probabilities of one sampled token.
 
 #include <plumb/compute/operations.hpp>
+#include <plumb/core/error.hpp>
 #include <plumb/math/scalar.hpp>
 
 PLUMB_NAMESPACE_BEGIN
@@ -50,6 +51,11 @@ struct kl_estimate {
       e.second = T(0);
     }
     return e;
+  }
+  /// `of`: what the names in an error begin with, where this is a part of other options ("kl.").
+  void require(const char* op, const char* of = "") const {
+    require_option(op, (message() << of << "log_ratio_limit").c_str(), log_ratio_limit, log_ratio_limit >= 0, "0 (no limit) or positive");
+    require_option(op, (message() << of << "limit").c_str(), limit, limit >= 0, "0 (no limit) or positive");
   }
 
  private:

@@ -26,7 +26,7 @@ namespace link {
 /// lambda). The slopes do not divide by `1 - p`, so they stay finite where the loss does.
 struct odds_ratio {
   double beta = 0.1;
-  void check(const char* op) const { detail::require_beta(op, beta); }
+  void require(const char* op) const { detail::require_beta(op, beta); }
   template <class T>
   PLUMB_HD pair_term<T> operator()(const T& chosen, const T& rejected) const {
     const T b = T(beta), value = b * math::softplus(-math::log_odds_ratio{}(chosen, rejected));

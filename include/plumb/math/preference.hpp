@@ -45,7 +45,7 @@ PLUMB_HD T kl_of_log_odds_slope(const T& z, const T& t) {
 }  // namespace math
 
 /// From the two scores of a pair (log-ratios, unless a divergence says otherwise) to its loss. Below, `z = beta (chosen - rejected)`. Your own
-/// link is such a struct: `beta` (the scale of the rewards in the metrics), `check`, and the call.
+/// link is such a struct: `beta` (the scale of the rewards in the metrics), `require`, and the call.
 namespace link {
 
 namespace detail {
@@ -60,7 +60,7 @@ inline void require_smoothing(const char* op, double e) {
 struct sigmoid {
   double beta = 0.1, label_smoothing = 0, margin = 0;
   static constexpr bool of_margin = true;
-  void check(const char* op) const {
+  void require(const char* op) const {
     detail::require_beta(op, beta);
     detail::require_smoothing(op, label_smoothing);
     require_option(op, "margin", margin, true, "a number");
@@ -68,9 +68,7 @@ struct sigmoid {
   template <class T>
   PLUMB_HD pair_term<T> operator()(const T& chosen, const T& rejected) const {
     const T z = T(beta) * (chosen - rejected) - T(margin), e = T(label_smoothing);
-    if (!(0 < label_smoothing)) return math::of_margin(math::softplus(-z), -T(beta) * math::sigmoid(-z));
-    const T rest = T(1) - e;
-    return math::of_margin(rest * math::softplus(-z) + e * math::softplus(z), T(beta) * (e * math::sigmoid(z) - rest * math::sigmoid(-z)));
+    return math::of_margin(math::softplus(-z) + math::where_nonzero(e, e * z), T(beta) * (e - math::sigmoid(-z)));  // without a branch: vectors
   }
 };
 
@@ -79,7 +77,7 @@ struct sigmoid {
 struct robust {
   double beta = 0.1, label_smoothing = 0;
   static constexpr bool of_margin = true;
-  void check(const char* op) const {
+  void require(const char* op) const {
     detail::require_beta(op, beta);
     require_option(op, "label_smoothing", label_smoothing, label_smoothing >= 0 && label_smoothing < 0.5, "in [0, 0.5)");
   }
@@ -95,7 +93,7 @@ struct robust {
 struct hinge {
   double beta = 0.1, margin = 1;
   static constexpr bool of_margin = true;
-  void check(const char* op) const {
+  void require(const char* op) const {
     detail::require_beta(op, beta);
     require_option(op, "margin", margin, true, "a number");
   }
@@ -111,7 +109,7 @@ struct hinge {
 struct ipo {
   double beta = 0.1;
   static constexpr bool of_margin = true;
-  void check(const char* op) const { detail::require_beta(op, beta); }
+  void require(const char* op) const { detail::require_beta(op, beta); }
   template <class T>
   PLUMB_HD pair_term<T> operator()(const T& chosen, const T& rejected) const {
     const T d = chosen - rejected - T(0.5 / beta);
@@ -123,7 +121,7 @@ struct ipo {
 struct exo_pair {
   double beta = 0.1, label_smoothing = 1e-3;
   static constexpr bool of_margin = true;
-  void check(const char* op) const {
+  void require(const char* op) const {
     detail::require_beta(op, beta);
     require_option(op, "label_smoothing", label_smoothing, label_smoothing > 0 && label_smoothing <= 0.5, "in (0, 0.5]");
   }
@@ -138,7 +136,7 @@ struct exo_pair {
 /// two replies.
 struct nca_pair {
   double beta = 0.1;
-  void check(const char* op) const { detail::require_beta(op, beta); }
+  void require(const char* op) const { detail::require_beta(op, beta); }
   template <class T>
   PLUMB_HD pair_term<T> operator()(const T& chosen, const T& rejected) const {
     const T b = T(beta), half = T(0.5), a = b * chosen, r = b * rejected;
@@ -150,7 +148,7 @@ struct nca_pair {
 /// `-log sigmoid(beta chosen) - log sigmoid(-beta rejected)`: BCO, arXiv:2404.04656, without its shift.
 struct bco_pair {
   double beta = 0.1;
-  void check(const char* op) const { detail::require_beta(op, beta); }
+  void require(const char* op) const { detail::require_beta(op, beta); }
   template <class T>
   PLUMB_HD pair_term<T> operator()(const T& chosen, const T& rejected) const {
     const T b = T(beta), a = b * chosen, r = b * rejected;
@@ -161,7 +159,7 @@ struct bco_pair {
 /// `(chosen - 1/(2 beta))^2 + (rejected + 1/(2 beta))^2`: SPPO, arXiv:2405.00675, eq. 4.7, with probabilities 1 and 0 of winning.
 struct sppo_hard {
   double beta = 0.1;
-  void check(const char* op) const { detail::require_beta(op, beta); }
+  void require(const char* op) const { detail::require_beta(op, beta); }
   template <class T>
   PLUMB_HD pair_term<T> operator()(const T& chosen, const T& rejected) const {
     const T half = T(0.5 / beta), a = chosen - half, r = rejected + half;
@@ -173,7 +171,7 @@ struct sppo_hard {
 /// two replies' probabilities of winning.
 struct sppo {
   double beta = 0.1;
-  void check(const char* op) const { detail::require_beta(op, beta); }
+  void require(const char* op) const { detail::require_beta(op, beta); }
   template <class T>
   PLUMB_HD pair_term<T> operator()(const T& chosen, const T& rejected, const T& p_chosen, const T& p_rejected) const {
     const T inverse = T(1 / beta), half = T(0.5);
@@ -186,7 +184,7 @@ struct sppo {
 /// it log-ratios, whatever the divergence.
 struct apo_zero {
   double beta = 0.1;
-  void check(const char* op) const { detail::require_beta(op, beta); }
+  void require(const char* op) const { detail::require_beta(op, beta); }
   template <class T>
   PLUMB_HD pair_term<T> operator()(const T& chosen, const T& rejected) const {
     const T b = T(beta), a = b * chosen, r = b * rejected;
@@ -198,7 +196,7 @@ struct apo_zero {
 /// TRL passes its first term log-ratios whatever the divergence: two calls, shares 1 and 0 with `reverse_kl`, 0 and 1 with the divergence.
 struct apo_down {
   double beta = 0.1, chosen_share = 1, margin_share = 1;
-  void check(const char* op) const {
+  void require(const char* op) const {
     detail::require_beta(op, beta);
     require_option(op, "chosen_share", chosen_share, chosen_share >= 0, "0 or positive");
     require_option(op, "margin_share", margin_share, margin_share >= 0, "0 or positive");
@@ -215,7 +213,7 @@ struct apo_down {
 struct discopop {
   double beta = 0.1, tau = 0.05;
   static constexpr bool of_margin = true;
-  void check(const char* op) const {
+  void require(const char* op) const {
     detail::require_beta(op, beta);
     require_option(op, "tau", tau, tau > 0, "positive");
   }
@@ -233,7 +231,7 @@ struct discopop {
 /// arXiv:2402.13228.
 struct dpop {
   double beta = 0.3, lambda = 50;
-  void check(const char* op) const {
+  void require(const char* op) const {
     detail::require_beta(op, beta);
     require_option(op, "lambda", lambda, lambda >= 0, "0 or positive");
   }
@@ -254,7 +252,7 @@ struct dpop {
 struct rpo_squared {
   double beta = 0.1, scale = 1;
   static constexpr bool of_margin = true;
-  void check(const char* op) const {
+  void require(const char* op) const {
     detail::require_beta(op, beta);
     require_option(op, "scale", scale, scale > 0, "positive");
   }
@@ -269,7 +267,7 @@ struct rpo_squared {
 struct rpo_backward_kl {
   double beta = 0.1, scale = 1;
   static constexpr bool of_margin = true;
-  void check(const char* op) const { rpo_squared{beta, scale}.check(op); }
+  void require(const char* op) const { rpo_squared{beta, scale}.require(op); }
   template <class T>
   PLUMB_HD pair_term<T> operator()(const T& chosen, const T& rejected, const T& reward_chosen, const T& reward_rejected) const {
     const T z = T(beta) * (chosen - rejected), t = T(scale) * (reward_chosen - reward_rejected);
@@ -283,7 +281,7 @@ struct rpo_backward_kl {
 struct rpo_forward_kl {
   double beta = 0.1, scale = 1;
   static constexpr bool of_margin = true;
-  void check(const char* op) const { rpo_squared{beta, scale}.check(op); }
+  void require(const char* op) const { rpo_squared{beta, scale}.require(op); }
   template <class T>
   PLUMB_HD pair_term<T> operator()(const T& chosen, const T& rejected, const T& reward_chosen, const T& reward_rejected) const {
     const T z = T(beta) * (chosen - rejected), t = T(scale) * (reward_chosen - reward_rejected);
@@ -299,7 +297,7 @@ namespace divergence {
 
 /// `x`: every loss as its paper has it.
 struct reverse_kl {
-  void check(const char*) const {}
+  void require(const char*) const {}
   template <class T>
   PLUMB_HD two<T> operator()(const T& x) const {
     return {x, T(1)};
@@ -309,7 +307,7 @@ struct reverse_kl {
 /// `-exp(-x)`: overflows where the policy has left the reference by more than e^88 in float; `max_exponent` stops it there.
 struct forward_kl {
   double max_exponent = 0;  ///< `-x` stops here, without gradient beyond; 0: nowhere
-  void check(const char* op) const { require_option(op, "max_exponent", max_exponent, max_exponent >= 0, "0 or positive"); }
+  void require(const char* op) const { require_option(op, "max_exponent", max_exponent, max_exponent >= 0, "0 or positive"); }
   template <class T>
   PLUMB_HD two<T> operator()(const T& x) const {
     if (0 < max_exponent && T(max_exponent) < -x) return {-math::exp(T(max_exponent)), T(0)};
@@ -321,7 +319,7 @@ struct forward_kl {
 /// Jensen-Shannon: `log sigmoid(x) + log 2`.
 struct js {
   bool drop_constant = false;  ///< without `log 2`, as TRL
-  void check(const char*) const {}
+  void require(const char*) const {}
   template <class T>
   PLUMB_HD two<T> operator()(const T& x) const {
     const T value = math::log_sigmoid(x);
@@ -334,7 +332,7 @@ struct alpha {
   double coefficient = 0.5;    ///< `a`
   double max_exponent = 0;     ///< `(a - 1) x` stops here, without gradient beyond; 0: nowhere (TRL: 80, in half precision 11)
   bool drop_constant = false;  ///< `exp((a - 1) x) / (a - 1)`, and `x` within 1e-6 of `a = 1`, as TRL
-  void check(const char* op) const {
+  void require(const char* op) const {
     require_option(op, "coefficient", coefficient, true, "a number");
     require_option(op, "max_exponent", max_exponent, max_exponent >= 0, "0 or positive");
   }
@@ -360,7 +358,7 @@ concept reward_aware_link = requires(const L& l, const T& x) {
 template <class L, class T>
 concept preference_link = requires(const L& l, const T& x, const char* op) {
   { l.beta } -> std::convertible_to<double>;
-  l.check(op);
+  l.require(op);
 } && (reward_aware_link<L, T> || requires(const L& l, const T& x) {
   { l(x, x) } -> std::same_as<pair_term<T>>;
 });
@@ -368,7 +366,7 @@ concept preference_link = requires(const L& l, const T& x, const char* op) {
 template <class D, class T>
 concept log_ratio_divergence = requires(const D& d, const T& x, const char* op) {
   { d(x) } -> std::same_as<two<T>>;
-  d.check(op);
+  d.require(op);
 };
 
 namespace math {

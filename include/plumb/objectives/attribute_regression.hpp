@@ -12,6 +12,11 @@ struct attribute_regression_options {
   double missing = -100;   ///< the label of an attribute that was not rated
   double denominator = 0;  ///< rated cells of the global batch (`count_rated`); host overload: 0 means those given
   double weight = 1;       ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    require_option(op, "missing", missing, true, "a number that no rating has");
+    detail::require_weight(op, weight);
+  }
 };
 
 /// `N` replies, `K` attributes.
@@ -67,9 +72,8 @@ void attribute_regression(B& b, arena_of<B>& scratch, const attribute_regression
   require_given(op, "prediction", in.prediction, in.label.given());
   require_given(op, "label", in.label, n > 0);
   require_same_shape(op, "label", in.label, "prediction", in.prediction);
-  require_option(op, "missing", options.missing, true, "a number that no rating has");
+  options.require(op);
   detail::require_denominator(op, options.denominator);
-  require_option(op, "weight", options.weight, true, "a number");
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, static_cast<std::size_t>(k));
   if (out.d_prediction.given()) require_same_shape(op, "d_prediction", out.d_prediction, "prediction", in.prediction);
@@ -132,6 +136,11 @@ attribute_regression_result<detail::value_of<R>> attribute_regression(const R& p
 struct goal_reward_options {
   double mean = 0;                ///< subtracted from the weighted sum
   double standard_deviation = 1;  ///< divides it; positive
+
+  void require(const char* op) const {
+    require_option(op, "mean", mean, true, "the mean of the weighted sum");
+    require_option(op, "standard_deviation", standard_deviation, standard_deviation > 0, "positive");
+  }
 };
 
 /// Bytes of arena that `goal_reward` takes.
@@ -158,8 +167,7 @@ void goal_reward(B& b, arena_of<B>& scratch, std::type_identity_t<const_real_vie
   require_given(op, "reward", reward, prediction.given());
   require_extent(op, "weights", weights, 0, prediction.extent(1), "columns of `prediction`");
   require_extent(op, "reward", reward, 0, prediction.extent(0), "rows of `prediction`");
-  require_option(op, "mean", options.mean, true, "the mean of the weighted sum");
-  require_option(op, "standard_deviation", options.standard_deviation, options.standard_deviation > 0, "positive");
+  options.require(op);
   scratch.require(op, goal_reward_workspace(b, prediction.extent(0), prediction.extent(1)));
   b.gemm(scratch, real(1), prediction, as_column(weights), real(0), as_column(reward));
   if (options.mean == 0 && options.standard_deviation == 1) return;

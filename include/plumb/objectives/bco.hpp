@@ -13,6 +13,11 @@ struct bco_options {
   reply_score score = reply_score::sum;  ///< `mean`: log-ratios per token, not the paper's
   double denominator = 0;           ///< number of replies of the global batch; host overload: 0 means the replies given
   double weight = 1;                ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    require_option(op, "beta", beta, beta > 0, "positive");
+    detail::require_weight(op, weight);
+  }
 };
 
 /// Token log-probabilities of all replies, flat.
@@ -36,11 +41,6 @@ struct bco_replies_inputs {
 };
 
 namespace detail {
-inline void require_bco_options(const char* op, const bco_options& o) {
-  require_option(op, "beta", o.beta, o.beta > 0, "positive");
-  require_denominator(op, o.denominator);
-  require_option(op, "weight", o.weight, true, "a number");
-}
 template <class B>
 math::bco_term<real_of<B>> bco_term_of(const bco_options& o) {
   using real = real_of<B>;
@@ -64,7 +64,7 @@ void bco_moments_replies(B& b, arena_of<B>& scratch, const_real_view<B> logp, co
   require_given(op, "ref_logp", ref_logp, logp.extent(0) > 0);
   require_same_shape(op, "ref_logp", ref_logp, "logp", logp);
   require_extent(op, "state", state, 0, moments_size, "count, mean, squared deviations");
-  require_option(op, "beta", beta, beta > 0, "positive");
+  bco_options{.beta = beta}.require(op);
   scratch.require(op, bco_moments_replies_workspace(b, logp.extent(0)));
   typename arena_of<B>::frame frame(scratch);
   const auto reward = scratch.template take<real>(logp.extent(0));
@@ -102,7 +102,7 @@ void bco_moments(B& b, arena_of<B>& scratch, const bco_inputs<real_of<B>, space_
   require_same_shape(op, "ref_logp", in.ref_logp, "logp", in.logp);
   require_sequences(op, in.sequences, tokens);
   require_extent(op, "state", state, 0, moments_size, "count, mean, squared deviations");
-  require_option(op, "beta", options.beta, options.beta > 0, "positive");
+  options.require(op);
   scratch.require(op, bco_moments_workspace(b, in.sequences, tokens, options));
   typename arena_of<B>::frame frame(scratch);
   const auto reward = scratch.template take<real>(in.sequences.sequences());
@@ -126,7 +126,8 @@ void bco_replies(B& b, arena_of<B>& scratch, const bco_replies_inputs<real_of<B>
   static_assert(check_backend<B>());
   constexpr const char* op = "bco_replies";
   detail::require_replies<B>(op, in, "shift", in.shift, out);
-  detail::require_bco_options(op, options);
+  options.require(op);
+  detail::require_denominator(op, options.denominator);
   require_given(op, "shift", in.shift, in.logp.extent(0) > 0);
   scratch.require(op, bco_replies_workspace(b, in.logp.extent(0)));
   detail::unpaired_replies(b, scratch, detail::bco_term_of<B>(options), in, in.shift, options.weight / options.denominator, options.beta, out);
@@ -149,7 +150,8 @@ void bco(B& b, arena_of<B>& scratch, const bco_inputs<real_of<B>, space_of<B>>& 
   static_assert(check_backend<B>());
   constexpr const char* op = "bco";
   detail::require_tokens<B>(op, in, "shift", in.shift, out);
-  detail::require_bco_options(op, options);
+  options.require(op);
+  detail::require_denominator(op, options.denominator);
   require_given(op, "shift", in.shift, in.sequences.sequences() > 0);
   scratch.require(op, bco_workspace(b, in.sequences, in.logp.extent(0), options));
   detail::unpaired_tokens(b, scratch, detail::bco_term_of<B>(options), in, in.shift, options.score, options.weight / options.denominator,
@@ -176,7 +178,8 @@ bco_result<detail::value_of<R>> bco(const R& logp, view<const detail::value_of<R
   T m[std::size(unpaired_metrics)][2] = {};
   const serial::backend<T> sizes{};
   detail::host_call<T> call(bco_replies_workspace(sizes, replies) + bco_moments_replies_workspace(sizes, replies));
-  detail::require_bco_options("bco", options);
+  options.require("bco");
+  detail::require_denominator("bco", options.denominator);
   require_extent("bco", "desirable", desirable, 0, replies, "one per reply");
   bco_moments_replies(call.compute, call.scratch, x, ref_logp, options.beta, state);
   bco_replies(call.compute, call.scratch, {.logp = x, .ref_logp = ref_logp, .desirable = desirable, .shift = state.slice(moments_mean, 1)}, options,

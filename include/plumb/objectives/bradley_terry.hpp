@@ -14,6 +14,11 @@ struct bradley_terry_options {
   double center_coefficient = 0;  ///< `c` of `c (chosen + rejected)^2`, added to the loss of each pair; >= 0
   double denominator = 0;  ///< number of pairs of the global batch; host overload: 0 means the valid pairs given
   double weight = 1;       ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    require_option(op, "center_coefficient", center_coefficient, center_coefficient >= 0, "0 or positive");
+    detail::require_weight(op, weight);
+  }
 };
 
 /// Rewards of `P` pairs. Arrays that are not given: margin 0, scale 1, every pair valid.
@@ -130,9 +135,8 @@ void bradley_terry(B& b, arena_of<B>& scratch, const bradley_terry_inputs<real_o
   if (in.margin.given()) require_same_shape(op, "margin", in.margin, "chosen", in.chosen);
   if (in.scale.given()) require_same_shape(op, "scale", in.scale, "chosen", in.chosen);
   if (in.valid.given()) require_same_shape(op, "valid", in.valid, "chosen", in.chosen);
-  require_option(op, "center_coefficient", options.center_coefficient, options.center_coefficient >= 0, "0 or positive");
+  options.require(op);
   detail::require_denominator(op, options.denominator);
-  require_option(op, "weight", options.weight, true, "a number");
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(bradley_terry_metrics));
   for (const auto& [name, v] :
@@ -194,6 +198,11 @@ struct rated_bradley_terry_options {
       false;  ///< a strength of 0 prefers the second reply, as in NeMo-Aligner; else such a pair does not count (HelpSteer2 drops it)
   double missing = -100;        ///< the strength of a pair that was not rated, or not validly: it does not count
   bradley_terry_options loss{};
+
+  void require(const char* op) const {
+    require_option(op, "missing", missing, true, "a number that no strength has");
+    loss.require(op);
+  }
 };
 
 /// Rewards of two replies to each of `P` prompts, and which is better by how much.
@@ -242,10 +251,8 @@ void rated_bradley_terry(B& b, arena_of<B>& scratch, const rated_bradley_terry_i
   require_given(op, "strength", in.strength, pairs > 0);
   require_same_shape(op, "second", in.second, "first", in.first);
   require_same_shape(op, "strength", in.strength, "first", in.first);
-  require_option(op, "missing", options.missing, true, "a number that no strength has");
-  require_option(op, "center_coefficient", options.loss.center_coefficient, options.loss.center_coefficient >= 0, "0 or positive");
+  options.require(op);
   detail::require_denominator(op, options.loss.denominator);
-  require_option(op, "weight", options.loss.weight, true, "a number");
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(bradley_terry_metrics));
   for (const auto& [name, v] : {std::pair{"d_first", out.d_first}, {"d_second", out.d_second}, {"pair_loss", out.pair_loss}})

@@ -13,6 +13,12 @@ struct cpo_options {
   likelihood_term likelihood{};  ///< of the chosen replies (TRL's `cpo_alpha`, Liger's `alpha`)
   double denominator = 0;        ///< number of pairs of the global batch; host overload: 0 means the pairs given
   double weight = 1;             ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    link.require(op);
+    likelihood.require(op, "likelihood.");
+    detail::require_weight(op, weight);
+  }
 };
 
 namespace detail {
@@ -41,6 +47,7 @@ void cpo(B& b, arena_of<B>& scratch, const reply_pairs_inputs<real_of<B>, space_
          const reply_pairs_outputs<real_of<B>, space_of<B>>& out) {
   static_assert(check_backend<B>());
   const auto c = detail::cpo_call<B>(in, options);
+  options.require(c.op);
   detail::require_reply_pairs(c, out, std::size(reply_pairs_metrics));
   scratch.require(c.op, cpo_workspace(b, in.pairs, in.logp.extent(0), options));
   detail::reply_pairs(b, scratch, c, out, detail::no_more{});

@@ -26,6 +26,12 @@ struct distillation_options {
   double length_epsilon = 0;  ///< added to each length in `sequence_mean`
   double weight = 1;          ///< what the loss counts for beside others
   index_t chunk_rows = 0;     ///< rows that go through scratch at once; 0: about a million entries
+
+  void require(const char* op) const {
+    require_option(op, "temperature", temperature, temperature > 0, "positive");
+    require_option(op, "chunk_rows", static_cast<double>(chunk_rows), chunk_rows >= 0, "0 (by itself) or positive");
+    detail::require_aggregation(op, length_epsilon, weight);
+  }
 };
 
 /// Rows of `metrics`: the divergence of rows that count, in nats, neither weighted nor times temperature^2; its mean and its largest.
@@ -274,10 +280,9 @@ void distillation(B& b, arena_of<B>& scratch, const distillation_inputs<real_of<
     require_given(op, "teacher_logits", in.teacher_logits, n > 0);
     require_same_shape(op, "teacher_logits", in.teacher_logits, "logits", in.logits);
   }
-  divergence.check(op);
-  require_option(op, "temperature", options.temperature, options.temperature > 0, "positive");
-  require_option(op, "chunk_rows", static_cast<double>(options.chunk_rows), options.chunk_rows >= 0, "0 (by itself) or positive");
-  detail::require_aggregation(op, options.denominator, options.length_epsilon, options.weight);
+  divergence.require(op);
+  options.require(op);
+  detail::require_denominator(op, options.denominator);
   if (laid_out) {
     require_sequences(op, in.sequences, n);
   } else if (options.aggregate != aggregation::token_mean) {
@@ -301,7 +306,7 @@ void distillation(B& b, arena_of<B>& scratch, const distillation_inputs<real_of<
     const auto weights = scratch.template take<real>(in.sequences.sequences());
     detail::sequence_weights(b, scratch, in.sequences, n,
                              {options.aggregate, options.denominator, options.length_epsilon, options.weight * factor}, weights);
-    b.segment_broadcast(as_const(weights), in.sequences, coefficients);
+    b.segment_broadcast(as_const(weights), in.sequences, coefficients, write_mode::overwrite);
   } else {
     b.fill(coefficients, static_cast<real>(options.weight * factor / options.denominator));
   }

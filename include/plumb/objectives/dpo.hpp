@@ -13,6 +13,11 @@ struct dpo_options {
   bool reference_free = false;   ///< the reference counts as uniform: its log-probs are taken as 0
   double denominator = 0;        ///< number of pairs of the global batch; host overload: 0 means the pairs given
   double weight = 1;             ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    link::sigmoid{beta, label_smoothing}.require(op);
+    preference_options{.weight = weight}.require(op);
+  }
 };
 
 /// Rows of `metrics`. Rewards are `beta (logp - ref_logp)`; accuracy counts reward_chosen > reward_rejected, a tie as wrong.

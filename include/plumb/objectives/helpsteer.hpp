@@ -60,6 +60,8 @@ std::string label_text(const char* const (&layout)[K], view<const T, 1> ratings,
 /// Options of `round_ratings`.
 struct round_ratings_options {
   std::int64_t top = 4;  ///< ratings are 0 .. top
+
+  void require(const char* op) const { require_option(op, "top", static_cast<double>(top), top >= 1 && top <= 1000, "from 1 to 1000"); }
 };
 
 /// `rating = ` the nearest whole number to `prediction` `[N, K]` in 0 .. top, halves to the even one: labels for SteerLM's attribute-conditioned
@@ -78,13 +80,15 @@ void round_ratings(B& b, std::type_identity_t<const_real_view<B, 2>> prediction,
   require_given(op, "prediction", prediction, rating.given());
   require_given(op, "rating", rating, prediction.given());
   require_same_shape(op, "rating", rating, "prediction", prediction);
-  require_option(op, "top", static_cast<double>(options.top), options.top >= 1 && options.top <= 1000, "from 1 to 1000");
+  options.require(op);
   b.transform(math::round_rating<real>{static_cast<real>(static_cast<double>(options.top))}, rating, prediction);
 }
 
 /// Options of `standardize_rewards`.
 struct standardize_rewards_options {
   double epsilon = 0;  ///< added to the standard deviation
+
+  void require(const char* op) const { require_option(op, "epsilon", epsilon, epsilon >= 0, "0 or positive"); }
 };
 
 /// `out = (reward - mean) / (standard deviation + epsilon)` by the moments `state` `[3]` of `update_moments` (Bessel-corrected), without a
@@ -105,7 +109,7 @@ void standardize_rewards(B& b, std::type_identity_t<const_real_view<B>> reward, 
   require_given(op, "out", out, reward.given());
   require_same_shape(op, "out", out, "reward", reward);
   require_extent(op, "state", state, 0, moments_size, "count, mean, squared deviations");
-  require_option(op, "epsilon", options.epsilon, options.epsilon >= 0, "0 or positive");
+  options.require(op);
   const index_t n = reward.extent(0);
   const auto entry = [&](moments_entry e) { return const_real_view<B>(state.slice(e, 1).data(), {n}, {0}); };
   b.transform(math::standardize_by_moments<real>{static_cast<real>(options.epsilon)}, out, reward, entry(moments_count), entry(moments_mean),

@@ -15,6 +15,13 @@ struct kto_options {
   reply_score score = reply_score::sum;  ///< `mean`: log-ratios per token, not the paper's (NeMo `average_log_probs`, Liger `average_log_prob`)
   double denominator = 0;         ///< number of replies of the global batch; host overload: 0 means the replies given
   double weight = 1;              ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    require_option(op, "beta", beta, beta > 0, "positive");
+    require_option(op, "desirable_weight", desirable_weight, desirable_weight >= 0, "0 or positive");
+    require_option(op, "undesirable_weight", undesirable_weight, undesirable_weight >= 0, "0 or positive");
+    detail::require_weight(op, weight);
+  }
 };
 
 /// Options of `kto_kl`, `kto_kl_replies` and `kto_kl_of_sums`.
@@ -65,13 +72,6 @@ struct kto_kl_outputs {
 };
 
 namespace detail {
-inline void require_kto_options(const char* op, const kto_options& o) {
-  require_option(op, "beta", o.beta, o.beta > 0, "positive");
-  require_option(op, "desirable_weight", o.desirable_weight, o.desirable_weight >= 0, "0 or positive");
-  require_option(op, "undesirable_weight", o.undesirable_weight, o.undesirable_weight >= 0, "0 or positive");
-  require_denominator(op, o.denominator);
-  require_option(op, "weight", o.weight, true, "a number");
-}
 template <class V>
 void require_kl(const char* op, const V& kl, index_t replies, const kto_options& o) {
   if (kl.given() || o.kl_free || replies == 0) return;
@@ -188,7 +188,8 @@ void kto_replies(B& b, arena_of<B>& scratch, const kto_replies_inputs<real_of<B>
   constexpr const char* op = "kto_replies";
   const const_real_view<B> kl = options.kl_free ? const_real_view<B>() : in.kl;
   detail::require_replies<B>(op, in, "kl", kl, out);
-  detail::require_kto_options(op, options);
+  options.require(op);
+  detail::require_denominator(op, options.denominator);
   detail::require_kl(op, in.kl, in.logp.extent(0), options);
   scratch.require(op, kto_replies_workspace(b, in.logp.extent(0)));
   detail::unpaired_replies(b, scratch, detail::kto_term_of<B>(options), in, kl, options.weight / options.denominator, options.beta, out);
@@ -212,7 +213,8 @@ void kto(B& b, arena_of<B>& scratch, const kto_inputs<real_of<B>, space_of<B>>& 
   constexpr const char* op = "kto";
   const const_real_view<B> kl = options.kl_free ? const_real_view<B>() : in.kl;
   detail::require_tokens<B>(op, in, "kl", kl, out);
-  detail::require_kto_options(op, options);
+  options.require(op);
+  detail::require_denominator(op, options.denominator);
   detail::require_kl(op, in.kl, in.sequences.sequences(), options);
   scratch.require(op, kto_workspace(b, in.sequences, in.logp.extent(0), options));
   detail::unpaired_tokens(b, scratch, detail::kto_term_of<B>(options), in, kl, options.score, options.weight / options.denominator, options.beta,

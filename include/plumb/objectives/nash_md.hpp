@@ -13,6 +13,12 @@ struct nash_md_options {
   double baseline = 0.5;    ///< what is subtracted from the probability
   double denominator = 0;   ///< number of replies of the global batch; host overload: 0 means the replies given
   double weight = 1;        ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    require_option(op, "beta", beta, beta >= 0, "0 or positive");
+    require_option(op, "baseline", baseline, baseline >= 0 && baseline <= 1, "in [0, 1]");
+    detail::require_weight(op, weight);
+  }
 };
 
 /// Rows of `metrics`, means over replies: `score` is `(p - baseline) logp`, `kl` the log-ratio of the reply (k1).
@@ -70,10 +76,8 @@ void nash_md(B& b, arena_of<B>& scratch, const nash_md_inputs<real_of<B>, space_
   require_sequences(op, in.sequences, tokens);
   require_given(op, "probability", in.probability, replies > 0);
   require_extent(op, "probability", in.probability, 0, replies, "the number of sequences");
-  require_option(op, "beta", options.beta, options.beta >= 0, "0 or positive");
-  require_option(op, "baseline", options.baseline, options.baseline >= 0 && options.baseline <= 1, "in [0, 1]");
+  options.require(op);
   detail::require_denominator(op, options.denominator);
-  require_option(op, "weight", options.weight, true, "a number");
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(nash_md_metrics));
   if (out.d_logp.given()) require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);

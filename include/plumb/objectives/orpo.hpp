@@ -12,6 +12,12 @@ struct orpo_options {
   likelihood_term likelihood{};  ///< of the scored tokens of the chosen replies
   double denominator = 0;        ///< number of pairs of the global batch; host overload: 0 means the pairs given
   double weight = 1;             ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    link::odds_ratio{beta}.require(op);
+    likelihood.require(op, "likelihood.");
+    detail::require_weight(op, weight);
+  }
 };
 
 /// Rows of `metrics`: those of `reply_pairs_metrics`, the log odds ratio of chosen to rejected, and its `log sigmoid`.
@@ -52,6 +58,7 @@ void orpo(B& b, arena_of<B>& scratch, const reply_pairs_inputs<real_of<B>, space
           const reply_pairs_outputs<real_of<B>, space_of<B>>& out) {
   static_assert(check_backend<B>());
   const auto c = detail::orpo_call<B>(in, options);
+  options.require(c.op);
   detail::require_reply_pairs(c, out, std::size(orpo_metrics));
   scratch.require(c.op, orpo_workspace(b, in.pairs, in.logp.extent(0)));
   detail::reply_pairs(b, scratch, c, out, detail::odds_rows{});

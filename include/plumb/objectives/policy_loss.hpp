@@ -23,6 +23,17 @@ struct policy_loss_options {
   double denominator = 0;     ///< see `aggregation`; host overload: 0 means what is given
   double length_epsilon = 0;  ///< added to each length in `sequence_mean`
   double weight = 1;          ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    const auto number = static_cast<double>(static_cast<int>(level));
+    require_option(op, "level", number, number >= 0 && number <= 4, "a surrogate_level");
+    require_option(op, "log_ratio_low", log_ratio_low, log_ratio_low >= 0, "0 (no limit) or positive");
+    require_option(op, "log_ratio_high", log_ratio_high, log_ratio_high >= 0, "0 (no limit) or positive");
+    kl.require(op, "kl.");
+    require_option(op, "kl_coefficient", kl_coefficient, true, "a number");
+    require_option(op, "entropy_coefficient", entropy_coefficient, true, "a number");
+    detail::require_aggregation(op, length_epsilon, weight);
+  }
 };
 
 /// Rows of `metrics`, over scored tokens: shares of tokens whose clipped surrogate is strictly worse (`clip_fraction`, and on which side)
@@ -78,15 +89,8 @@ void require_policy_loss(const char* op, const policy_loss_inputs<real_of<B>, sp
                     {{"logp", in.logp}, {"old_logp", in.old_logp}, {"advantages", in.advantages}, {"sequence_advantages", in.sequence_advantages},
                      {"ref_logp", in.ref_logp}, {"importance_weights", in.importance_weights}, {"kl_weights", in.kl_weights},
                      {"entropy", in.entropy}, {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
-  const auto level = static_cast<double>(static_cast<int>(o.level));
-  require_option(op, "level", level, level >= 0 && level <= 4, "a surrogate_level");
-  require_option(op, "log_ratio_low", o.log_ratio_low, o.log_ratio_low >= 0, "0 (no limit) or positive");
-  require_option(op, "log_ratio_high", o.log_ratio_high, o.log_ratio_high >= 0, "0 (no limit) or positive");
-  require_option(op, "kl.log_ratio_limit", o.kl.log_ratio_limit, o.kl.log_ratio_limit >= 0, "0 (no limit) or positive");
-  require_option(op, "kl.limit", o.kl.limit, o.kl.limit >= 0, "0 (no limit) or positive");
-  require_option(op, "kl_coefficient", o.kl_coefficient, true, "a number");
-  require_option(op, "entropy_coefficient", o.entropy_coefficient, true, "a number");
-  require_aggregation(op, o.denominator, o.length_epsilon, o.weight);
+  o.require(op);
+  require_denominator(op, o.denominator);
   const bool any = in.advantages.given() || in.old_logp.given() || in.sequences.scored.extent(0) > 0;
   require_given(op, "logp", in.logp, any);
   require_sequences(op, in.sequences, tokens);

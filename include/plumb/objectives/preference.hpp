@@ -30,6 +30,8 @@ struct preference_options {
   bool reference_free = false;                    ///< the reference counts as uniform: its log-probs are taken as 0
   double denominator = 0;                         ///< number of pairs of the global batch; host overload: 0 means the pairs given
   double weight = 1;                              ///< what the loss counts for beside others
+
+  void require(const char* op) const { detail::require_weight(op, weight); }
 };
 
 /// Rows of `metrics`. Rewards are `beta (logp - ref_logp)`, whatever link and divergence, of sums or means as `reply_score` says, and so are the
@@ -249,8 +251,8 @@ template <class B>
 void require_preference(const char* op, index_t pairs, const_real_view<B> margin, const_real_view<B> pair_weight, const_real_view<B> reward_chosen,
                         const_real_view<B> reward_rejected, real_view<B> loss, real_view<B> pair_loss, real_view<B, 2> metrics,
                         const preference_options& o, bool aware, bool scored) {
+  o.require(op);
   require_denominator(op, o.denominator);
-  require_option(op, "weight", o.weight, true, "a number");
   if (aware) {
     require_given(op, "reward_chosen", reward_chosen, pairs > 0);
     require_given(op, "reward_rejected", reward_rejected, pairs > 0);
@@ -287,15 +289,16 @@ void preference_sums_as(const char* op, B& b, arena_of<B>& scratch, const prefer
                          const D& divergence, const preference_options& options, const preference_sums_outputs<real_of<B>, space_of<B>>& out) {
   using real = real_of<B>;
   static_assert(check_backend<B>());
-  static_assert(preference_link<L, real>, "plumb: a link has beta, check(op) and a call of two scores (or of them and two rewards) that gives a pair_term");
-  static_assert(log_ratio_divergence<D, real>, "plumb: a divergence has check(op) and a call of a log-ratio that gives a two");
+  static_assert(preference_link<L, real>,
+                "plumb: a link has beta, require(op) and a call of two scores (or of them and two rewards) that gives a pair_term");
+  static_assert(log_ratio_divergence<D, real>, "plumb: a divergence has require(op) and a call of a log-ratio that gives a two");
   const index_t pairs = in.chosen.extent(0);
   require_arguments(op, {{"loss", out.loss}, {"d_chosen", out.d_chosen}, {"d_rejected", out.d_rejected}, {"pair_loss", out.pair_loss}, {"metrics", out.metrics}},
                     {{"chosen", in.chosen}, {"rejected", in.rejected}, {"ref_chosen", in.ref_chosen}, {"ref_rejected", in.ref_rejected},
                      {"length_chosen", in.length_chosen}, {"length_rejected", in.length_rejected}, {"margin", in.margin}, {"pair_weight", in.pair_weight},
                      {"reward_chosen", in.reward_chosen}, {"reward_rejected", in.reward_rejected}});
-  link.check(op);
-  divergence.check(op);
+  link.require(op);
+  divergence.require(op);
   require_given(op, "chosen", in.chosen, in.rejected.given());
   require_given(op, "rejected", in.rejected, pairs > 0);
   require_same_shape(op, "rejected", in.rejected, "chosen", in.chosen);
@@ -368,16 +371,17 @@ void preference_as(const char* op, B& b, arena_of<B>& scratch, const preference_
                    const preference_options& options, const preference_outputs<real_of<B>, space_of<B>>& out) {
   using real = real_of<B>;
   static_assert(check_backend<B>());
-  static_assert(preference_link<L, real>, "plumb: a link has beta, check(op) and a call of two scores (or of them and two rewards) that gives a pair_term");
-  static_assert(log_ratio_divergence<D, real>, "plumb: a divergence has check(op) and a call of a log-ratio that gives a two");
+  static_assert(preference_link<L, real>,
+                "plumb: a link has beta, require(op) and a call of two scores (or of them and two rewards) that gives a pair_term");
+  static_assert(log_ratio_divergence<D, real>, "plumb: a divergence has require(op) and a call of a log-ratio that gives a two");
   const auto& layout = in.pairs.sequences;
   const index_t sequences = layout.sequences(), pairs = in.pairs.pairs(), tokens = in.logp.extent(0);
   require_arguments(op, {{"loss", out.loss}, {"d_logp", out.d_logp}, {"pair_loss", out.pair_loss}, {"metrics", out.metrics}},
                     {{"logp", in.logp}, {"ref_logp", in.ref_logp}, {"begin", layout.begin}, {"end", layout.end}, {"scored", layout.scored},
                      {"pairs.chosen", in.pairs.chosen}, {"pairs.rejected", in.pairs.rejected}, {"token_weight", in.token_weight}, {"margin", in.margin},
                      {"pair_weight", in.pair_weight}, {"reward_chosen", in.reward_chosen}, {"reward_rejected", in.reward_rejected}});
-  link.check(op);
-  divergence.check(op);
+  link.require(op);
+  divergence.require(op);
   require_given(op, "logp", in.logp, in.ref_logp.given() || layout.scored.extent(0) > 0);
   const bool referenced = !options.reference_free, means = options.score == reply_score::mean;
   if (referenced) {

@@ -16,6 +16,11 @@ struct process_reward_options {
   double missing = -100;   ///< the label of a step that was not judged
   double denominator = 0;  ///< judged steps of the global batch; host overload: 0 means those given
   double weight = 1;       ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    require_option(op, "missing", missing, missing < 0 || missing > 1, "outside [0, 1], where labels are");
+    detail::require_weight(op, weight);
+  }
 };
 
 /// Rows of `metrics`, over judged steps: accuracy (a tie is wrong), mean probability of "good".
@@ -65,9 +70,8 @@ void process_reward(B& b, arena_of<B>& scratch, const process_reward_inputs<real
   require_given(op, "label", in.label, steps > 0);
   require_same_shape(op, "bad", in.bad, "good", in.good);
   require_same_shape(op, "label", in.label, "good", in.good);
-  require_option(op, "missing", options.missing, options.missing < 0 || options.missing > 1, "outside [0, 1], where labels are");
+  options.require(op);
   detail::require_denominator(op, options.denominator);
-  require_option(op, "weight", options.weight, true, "a number");
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(process_reward_metrics));
   for (const auto& [name, v] : {std::pair{"d_good", out.d_good}, {"d_bad", out.d_bad}, {"step_loss", out.step_loss}})

@@ -35,6 +35,9 @@ struct likelihood_term {
   double weight = 1;  ///< 0: none
   aggregation aggregate = aggregation::token_mean;
   double denominator = 0;  ///< see `aggregation`: of the global batch; host overload: 0 means what is given
+
+  /// `of`: as `kl_estimate` has it.
+  void require(const char* op, const char* of = "") const { require_option(op, (message() << of << "weight").c_str(), weight, true, "a number"); }
 };
 
 namespace detail {
@@ -55,13 +58,7 @@ struct reply_pairs_call {
   const sequence_layout<space_of<B>>& likely() const { return of_others ? others : pairs.sequences; }
 };
 
-inline void require_likelihood(const char* op, const likelihood_term& l) {
-  require_option(op, "likelihood.weight", l.weight, true, "a number");
-  if (l.weight < 0 || 0 < l.weight)
-    require_option(op, "likelihood.denominator", l.denominator, l.denominator > 0,
-                   "positive: the count that the likelihood term of the whole global batch is divided by");
-}
-
+// Everything but the ranges of the options.
 template <class B, class Link>
 void require_reply_pairs(const reply_pairs_call<B, Link>& c, const reply_pairs_outputs<real_of<B>, space_of<B>>& out, std::size_t metrics) {
   const char* op = c.op;
@@ -79,10 +76,10 @@ void require_reply_pairs(const reply_pairs_call<B, Link>& c, const reply_pairs_o
   require_same_shape(op, "pairs.rejected", c.pairs.rejected, "pairs.chosen", c.pairs.chosen);
   require_ids(op, "pairs.chosen", c.pairs.chosen, sequences, false);
   require_ids(op, "pairs.rejected", c.pairs.rejected, sequences, false);
-  c.link.check(op);
   require_denominator(op, c.denominator);
-  require_option(op, "weight", c.weight, true, "a number");
-  require_likelihood(op, c.likelihood);
+  if (c.likelihood.weight < 0 || 0 < c.likelihood.weight)
+    require_option(op, "likelihood.denominator", c.likelihood.denominator, c.likelihood.denominator > 0,
+                   "positive: the count that the likelihood term of the whole global batch is divided by");
   require_scalar(op, "loss", out.loss);
   require_metrics(op, out.metrics, metrics);
   if (out.pair_loss.given()) require_extent(op, "pair_loss", out.pair_loss, 0, pairs, "the number of pairs");

@@ -14,6 +14,14 @@ struct simpo_options {
   likelihood_term likelihood{.weight = 0};  ///< of the chosen replies (CPO-SimPO); not in the paper
   double denominator = 0;      ///< number of pairs of the global batch; host overload: 0 means the pairs given
   double weight = 1;           ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    link::sigmoid{beta, label_smoothing}.require(op);
+    require_option(op, "gamma", gamma, true, "a number");
+    require_option(op, "alpha", alpha, alpha >= -20 && alpha <= 20, "in [-20, 20]");
+    likelihood.require(op, "likelihood.");
+    detail::require_weight(op, weight);
+  }
 };
 
 namespace detail {
@@ -21,10 +29,6 @@ template <class B>
 reply_pairs_call<B, link::sigmoid> simpo_call(const reply_pairs_inputs<real_of<B>, space_of<B>>& in, const simpo_options& o) {
   return {.op = "simpo", .logp = in.logp, .pairs = in.pairs, .link = {o.beta, o.label_smoothing, o.gamma}, .score = reply_score::mean,
           .alpha = o.alpha, .likelihood = o.likelihood, .denominator = o.denominator, .weight = o.weight};
-}
-inline void require_simpo_options(const char* op, const simpo_options& o) {
-  require_option(op, "gamma", o.gamma, true, "a number");
-  require_option(op, "alpha", o.alpha, o.alpha >= -20 && o.alpha <= 20, "in [-20, 20]");
 }
 }  // namespace detail
 
@@ -45,7 +49,7 @@ void simpo(B& b, arena_of<B>& scratch, const reply_pairs_inputs<real_of<B>, spac
            const reply_pairs_outputs<real_of<B>, space_of<B>>& out) {
   static_assert(check_backend<B>());
   const auto c = detail::simpo_call<B>(in, options);
-  detail::require_simpo_options(c.op, options);
+  options.require(c.op);
   detail::require_reply_pairs(c, out, std::size(reply_pairs_metrics));
   scratch.require(c.op, simpo_workspace(b, in.pairs, in.logp.extent(0)));
   if (options.alpha < 0 || 0 < options.alpha) {

@@ -95,6 +95,11 @@ struct steerlm2_options {
   double denominator = 0;       ///< number of prompts of the global batch
   double weight = 1;            ///< what the loss counts for beside others
   double distance_epsilon = 0;  ///< added to w' and b' in the distance (NeMo-Aligner: 1e-8)
+
+  void require(const char* op) const {
+    detail::require_weight(op, weight);
+    require_option(op, "distance_epsilon", distance_epsilon, distance_epsilon >= 0, "0 or positive");
+  }
 };
 
 /// Rows of `metrics`, over prompts: KL(w' || b'); effective samples of w' and of b'; the largest |log Q - log Q'| of a reply: 0 before the first
@@ -143,12 +148,6 @@ struct steerlm2_outputs {
 };
 
 namespace detail {
-inline void require_steerlm2_options(const char* op, const steerlm2_options& o) {
-  require_denominator(op, o.denominator);
-  require_option(op, "weight", o.weight, true, "a number");
-  require_option(op, "distance_epsilon", o.distance_epsilon, o.distance_epsilon >= 0, "0 or positive");
-}
-
 template <class B>
 std::size_t steerlm2_terms_workspace(const B& b, index_t replies, index_t groups) {
   using real = real_of<B>;
@@ -253,7 +252,8 @@ void steerlm2_replies(B& b, arena_of<B>& scratch, const steerlm2_replies_inputs<
   require_same_shape(op, "weight", in.weight, "logp", in.logp);
   if (in.length.given()) require_same_shape(op, "length", in.length, "logp", in.logp);
   require_sequences(op, in.groups, replies);
-  detail::require_steerlm2_options(op, options);
+  options.require(op);
+  detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(steerlm2_metrics));
   for (const auto& [name, v] : {std::pair{"d_logp", out.d_logp}, {"baseline", out.baseline}, {"coefficient", out.coefficient}})
@@ -300,7 +300,8 @@ void steerlm2(B& b, arena_of<B>& scratch, const steerlm2_inputs<real_of<B>, spac
   require_extent(op, "log_q", in.log_q, 0, replies, "the number of replies");
   require_extent(op, "weight", in.weight, 0, replies, "the number of replies");
   require_sequences(op, in.groups, replies);
-  detail::require_steerlm2_options(op, options);
+  options.require(op);
+  detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(steerlm2_metrics));
   if (out.d_logp.given()) require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);

@@ -12,6 +12,8 @@ struct supervised_options {
   double denominator = 0;     ///< see `aggregation`; host overload: 0 means what is given
   double length_epsilon = 0;  ///< added to each length in `sequence_mean`
   double weight = 1;          ///< what the loss counts for beside others
+
+  void require(const char* op) const { detail::require_aggregation(op, length_epsilon, weight); }
 };
 
 /// Rows of `metrics`: `nll` per scored token in nats (perplexity is its exponential), `length` in scored tokens per sequence.
@@ -55,7 +57,8 @@ void supervised(B& b, arena_of<B>& scratch, const supervised_inputs<real_of<B>, 
                     {{"logp", in.logp}, {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
   require_given(op, "logp", in.logp, in.sequences.scored.extent(0) > 0);
   require_sequences(op, in.sequences, tokens);
-  detail::require_aggregation(op, options.denominator, options.length_epsilon, options.weight);
+  options.require(op);
+  detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(supervised_metrics));
   if (out.d_logp.given()) require_same_shape(op, "d_logp", out.d_logp, "logp", in.logp);

@@ -14,6 +14,12 @@ struct tpo_options {
   likelihood_term likelihood{};  ///< of the best replies (TRL's `tpo_alpha`)
   double denominator = 0;        ///< number of pairs of the global batch; host overload: 0 means the pairs given
   double weight = 1;             ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    link.require(op);
+    likelihood.require(op, "likelihood.");
+    detail::require_weight(op, weight);
+  }
 };
 
 /// Token log-probabilities of all sequences, flat: pairs, and the best replies.
@@ -49,6 +55,7 @@ void tpo(B& b, arena_of<B>& scratch, const tpo_inputs<real_of<B>, space_of<B>>& 
          const reply_pairs_outputs<real_of<B>, space_of<B>>& out) {
   static_assert(check_backend<B>());
   const auto c = detail::tpo_call<B>(in, options);
+  options.require(c.op);
   detail::require_reply_pairs(c, out, std::size(reply_pairs_metrics));
   scratch.require(c.op, tpo_workspace(b, in, options));
   detail::reply_pairs(b, scratch, c, out, detail::no_more{});

@@ -16,6 +16,13 @@ struct value_loss_options {
   double denominator = 0;     ///< see `aggregation`; host overload: 0 means what is given
   double length_epsilon = 0;  ///< added to each length in `sequence_mean`
   double weight = 1;          ///< what the loss counts for beside others (PPO's value coefficient)
+
+  void require(const char* op) const {
+    require_option(op, "clip_range", clip_range, clip_range >= 0, "0 (no clipping) or positive");
+    require_option(op, "mean", mean, true, "a number");
+    require_option(op, "standard_deviation", standard_deviation, standard_deviation > 0, "positive");
+    detail::require_aggregation(op, length_epsilon, weight);
+  }
 };
 
 /// Rows of `metrics`, over scored tokens. The residual is `return - value`; `value_explained_variance` makes the usual number of them.
@@ -67,14 +74,12 @@ void value_loss(B& b, arena_of<B>& scratch, const value_loss_inputs<real_of<B>, 
                      {"end", in.sequences.end}, {"scored", in.sequences.scored}});
   require_given(op, "values", in.values, in.returns.given() || in.sequences.scored.extent(0) > 0);
   require_given(op, "returns", in.returns, tokens > 0);
-  require_option(op, "clip_range", options.clip_range, options.clip_range >= 0, "0 (no clipping) or positive");
-  require_option(op, "mean", options.mean, true, "a number");
-  require_option(op, "standard_deviation", options.standard_deviation, options.standard_deviation > 0, "positive");
+  options.require(op);
   require_given(op, "old_values", in.old_values, clips && tokens > 0);
   require_same_shape(op, "returns", in.returns, "values", in.values);
   if (in.old_values.given()) require_same_shape(op, "old_values", in.old_values, "values", in.values);
   require_sequences(op, in.sequences, tokens);
-  detail::require_aggregation(op, options.denominator, options.length_epsilon, options.weight);
+  detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   detail::require_metrics(op, out.metrics, std::size(value_loss_metrics));
   if (out.d_values.given()) require_same_shape(op, "d_values", out.d_values, "values", in.values);

@@ -13,6 +13,12 @@ struct xpo_options {
   double alpha = 1e-5;     ///< what the exploration term counts for; 0 or positive
   double denominator = 0;  ///< number of pairs of the global batch; host overload: 0 means the pairs given
   double weight = 1;       ///< what the loss counts for beside others
+
+  void require(const char* op) const {
+    link.require(op);
+    require_option(op, "alpha", alpha, alpha >= 0, "0 or positive");
+    detail::require_weight(op, weight);
+  }
 };
 
 /// Token log-probabilities of all sequences, flat: in each pair one reply is the policy's, one the reference's.
@@ -50,7 +56,7 @@ void xpo(B& b, arena_of<B>& scratch, const xpo_inputs<real_of<B>, space_of<B>>& 
   static_assert(check_backend<B>());
   const auto c = detail::xpo_call<B>(in, options);
   const index_t tokens = in.logp.extent(0);
-  require_option(c.op, "alpha", options.alpha, options.alpha >= 0, "0 or positive");
+  options.require(c.op);
   require_given(c.op, "ref_logp", in.ref_logp, tokens > 0);
   require_same_shape(c.op, "ref_logp", in.ref_logp, "logp", in.logp);
   require_given(c.op, "of_reference.begin", in.of_reference.begin, tokens > 0 && options.alpha > 0);

@@ -15,12 +15,22 @@ enum class aggregation {
   sequence_sum,   ///< sum over sequences of the sum over their scored tokens / number of sequences of the global batch (Dr. GRPO: times a fixed length)
 };
 
+namespace detail {
+// What options with an aggregation check of it; the denominator, which belongs to a batch, apart.
+inline void require_aggregation(const char* op, double length_epsilon, double weight) {
+  require_option(op, "length_epsilon", length_epsilon, length_epsilon >= 0, "0 or positive");
+  require_weight(op, weight);
+}
+}  // namespace detail
+
 /// Options of `aggregate`.
 struct aggregate_options {
   aggregation mode = aggregation::token_mean;
   double denominator = 0;     ///< see `aggregation`; host overload: 0 means what is given
   double length_epsilon = 0;  ///< added to each length in `sequence_mean` (verl: 1e-8)
   double weight = 1;          ///< what the number counts for beside others
+
+  void require(const char* op) const { detail::require_aggregation(op, length_epsilon, weight); }
 };
 
 /// One number per token, flat.
@@ -43,12 +53,6 @@ namespace detail {
 template <class B>
 void scored_lengths(B& b, arena_of<B>& scratch, const sequence_layout<space_of<B>>& layout, index_t tokens, real_view<B> lengths) {
   b.segment_reduce(reduction::sum, constant(b, scratch, real_of<B>(1), tokens), layout, lengths);
-}
-
-inline void require_aggregation(const char* op, double denominator, double length_epsilon, double weight) {
-  require_denominator(op, denominator);
-  require_option(op, "length_epsilon", length_epsilon, length_epsilon >= 0, "0 or positive");
-  require_option(op, "weight", weight, true, "a number");
 }
 
 // The weight of a token of each sequence: `weight / denominator`, or that over the sequence's length; 0 for a sequence without scored tokens.
@@ -103,7 +107,8 @@ void aggregate(B& b, arena_of<B>& scratch, const aggregate_inputs<real_of<B>, sp
                     {{"values", in.values}, {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
   require_given(op, "values", in.values, in.sequences.scored.extent(0) > 0);
   require_sequences(op, in.sequences, tokens);
-  detail::require_aggregation(op, options.denominator, options.length_epsilon, options.weight);
+  options.require(op);
+  detail::require_denominator(op, options.denominator);
   detail::require_scalar(op, "loss", out.loss);
   if (out.d_values.given()) require_same_shape(op, "d_values", out.d_values, "values", in.values);
   scratch.require(op, aggregate_workspace(b, in.sequences));

@@ -13,6 +13,13 @@ struct attribute_posterior_options {
   bin_edges edges = bin_edges::equal;     ///< which part of the unit interval is a level: the paper does not say
   double clamp = 1e-3;                    ///< the mean stays this far from 0 and 1, where the distribution degenerates; in (0, 0.5)
   double missing = -100;                  ///< an attribute that was not asked for: contributes 0
+
+  void require(const char* op) const {
+    require_option(op, "levels", static_cast<double>(levels), levels >= 2, "at least 2");
+    require_option(op, "concentration", concentration, concentration > 0 && concentration <= 1e4, "positive, and at most 10000");
+    require_option(op, "clamp", clamp, clamp > 0 && clamp < 0.5, "in (0, 0.5)");
+    require_option(op, "missing", missing, true, "a number that no level has");
+  }
 };
 
 /// `N` replies, `K` attributes.
@@ -50,11 +57,7 @@ void attribute_posterior(B& b, arena_of<B>& scratch, const attribute_posterior_i
   require_given(op, "prediction", in.prediction, in.level.given());
   require_given(op, "level", in.level, n > 0);
   require_same_shape(op, "level", in.level, "prediction", in.prediction);
-  require_option(op, "levels", static_cast<double>(options.levels), options.levels >= 2, "at least 2");
-  require_option(op, "concentration", options.concentration, options.concentration > 0 && options.concentration <= 1e4,
-                 "positive, and at most 10000");
-  require_option(op, "clamp", options.clamp, options.clamp > 0 && options.clamp < 0.5, "in (0, 0.5)");
-  require_option(op, "missing", options.missing, true, "a number that no level has");
+  options.require(op);
   if (out.log_p.given()) require_extent(op, "log_p", out.log_p, 0, n, "the number of replies");
   if (out.log_p_attribute.given()) require_same_shape(op, "log_p_attribute", out.log_p_attribute, "prediction", in.prediction);
   scratch.require(op, attribute_posterior_workspace(b, n, k));

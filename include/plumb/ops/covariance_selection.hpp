@@ -11,6 +11,12 @@ struct covariance_selection_options {
   double count = 1;      ///< how many tokens are chosen at most: a share of the scored tokens, rounded by the caller
   double lower = -1e30;  ///< candidates have a covariance above this
   double upper = 1e30;   ///< and below this
+
+  void require(const char* op) const {
+    top_tokens_options{count}.require(op);
+    require_option(op, "upper", upper, true, "a number");
+    require_option(op, "lower", lower, lower < upper, "below `upper`");
+  }
 };
 
 /// Numbers of all tokens, flat.
@@ -54,9 +60,7 @@ void covariance_selection(B& b, arena_of<B>& scratch, const covariance_selection
   require_arguments(op, {{"chosen", out.chosen}, {"rest", out.rest}, {"covariance", out.covariance}},
                     {{"logp", in.logp}, {"advantages", in.advantages}, {"excluded", in.excluded}, {"order", in.order},
                      {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
-  require_option(op, "count", options.count, options.count > 0, "positive: how many tokens are chosen at most");
-  require_option(op, "lower", options.lower, options.lower < options.upper, "below `upper`");
-  require_option(op, "upper", options.upper, true, "a number");
+  options.require(op);
   require_given(op, "logp", in.logp, in.advantages.given() || in.sequences.scored.extent(0) > 0);
   require_given(op, "advantages", in.advantages, tokens > 0);
   require_sequences(op, in.sequences, tokens);

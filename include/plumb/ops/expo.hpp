@@ -9,6 +9,8 @@ PLUMB_NAMESPACE_BEGIN
 /// Options of `extrapolate_weights`.
 struct extrapolate_weights_options {
   double alpha = 0.5;  ///< how far beyond the aligned model; 0 is the aligned model itself, -1 the one it came from, between is interpolation
+
+  void require(const char* op) const { require_option(op, "alpha", alpha, true, "a number"); }
 };
 
 /// `out = sft + (1 + alpha) (aligned - sft)`, parameter by parameter, as `aligned + alpha (aligned - sft)`. Any storage type; `out` may be
@@ -29,7 +31,7 @@ void extrapolate_weights(B& b, view<const S, 1, space_of<B>> sft, std::type_iden
   require_given(op, "out", out, sft.given());
   require_same_shape(op, "aligned", aligned, "sft", sft);
   require_same_shape(op, "out", out, "sft", sft);
-  require_option(op, "alpha", options.alpha, true, "a number");
+  options.require(op);
   b.transform(math::extrapolate<real>{static_cast<real>(options.alpha)}, out, sft, aligned);
 }
 

@@ -11,6 +11,11 @@ PLUMB_NAMESPACE_BEGIN
 struct gae_options {
   double gamma = 1;      ///< discount, in [0, 1]
   double lambda = 0.95;  ///< in [0, 1]: 1 trusts the rewards, 0 the value of the next token
+
+  void require(const char* op) const {
+    require_option(op, "gamma", gamma, gamma >= 0 && gamma <= 1, "in [0, 1]");
+    require_option(op, "lambda", lambda, lambda >= 0 && lambda <= 1, "in [0, 1]");
+  }
 };
 
 /// Flat tokens. `values[t]` is the value of the state in which token `t` is chosen, `rewards[t]` what choosing it brought. The state after a token
@@ -36,9 +41,7 @@ struct gae_outputs {
 namespace detail {
 
 template <class B>
-void require_trajectory(const char* op, const trajectory_inputs<real_of<B>, space_of<B>>& in, const gae_options& o, bool needs_values) {
-  require_option(op, "gamma", o.gamma, o.gamma >= 0 && o.gamma <= 1, "in [0, 1]");
-  require_option(op, "lambda", o.lambda, o.lambda >= 0 && o.lambda <= 1, "in [0, 1]");
+void require_trajectory(const char* op, const trajectory_inputs<real_of<B>, space_of<B>>& in, bool needs_values) {
   const index_t tokens = in.rewards.extent(0);
   require_given(op, "rewards", in.rewards, in.values.given() || in.sequences.scored.extent(0) > 0);
   require_given(op, "values", in.values, tokens > 0 && (needs_values || !in.next_values.given()));
@@ -145,7 +148,8 @@ void gae(B& b, arena_of<B>& scratch, const trajectory_inputs<real_of<B>, space_o
   constexpr const char* op = "gae";
   const index_t tokens = in.rewards.extent(0);
   detail::require_trajectory_arguments<B>(op, {{"advantages", out.advantages}, {"returns", out.returns}}, in);
-  detail::require_trajectory<B>(op, in, options, true);
+  options.require(op);
+  detail::require_trajectory<B>(op, in, true);
   if (out.advantages.given()) require_same_shape(op, "advantages", out.advantages, "rewards", in.rewards);
   if (out.returns.given()) require_same_shape(op, "returns", out.returns, "rewards", in.rewards);
   scratch.require(op, gae_workspace(b, tokens));
@@ -235,7 +239,8 @@ void gae_backward(B& b, arena_of<B>& scratch, const gae_backward_inputs<real_of<
   const trajectory_inputs<real, space_of<B>> as_forward{.rewards = in.d_advantages, .values = in.d_advantages, .discounts = in.discounts,
                                                         .lambdas = in.lambdas, .sequences = in.sequences};
   require_given(op, "d_advantages", in.d_advantages, in.sequences.scored.extent(0) > 0);
-  detail::require_trajectory<B>(op, as_forward, options, true);
+  options.require(op);
+  detail::require_trajectory<B>(op, as_forward, true);
   require_same_shape(op, "mirrored_begin", in.mirrored_begin, "begin", in.sequences.begin);
   require_same_shape(op, "mirrored_end", in.mirrored_end, "begin", in.sequences.begin);
   const sequence_layout<space_of<B>> mirrored{in.mirrored_begin, in.mirrored_end, reversed(in.sequences.scored)};

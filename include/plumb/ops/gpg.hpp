@@ -15,6 +15,8 @@ struct gpg_options {
   double divisor = 1;  ///< the paper's F_norm
   gpg_valid valid = gpg_valid::varied_groups;
   advantage::lone_reply alone = advantage::lone_reply::zero;
+
+  void require(const char* op) const { require_option(op, "divisor", divisor, divisor > 0, "positive"); }
 };
 
 /// Bytes of arena that `gpg_advantage` takes.
@@ -42,7 +44,7 @@ void gpg_advantage(B& b, arena_of<B>& scratch, const group_advantage_inputs<real
                     {{"rewards", in.rewards}, {"begin", in.groups.begin}, {"end", in.groups.end}, {"scored", in.groups.scored}});
   detail::require_groups(op, in.groups, replies);
   require_same_shape(op, "advantage", advantage, "rewards", in.rewards);
-  require_option(op, "divisor", options.divisor, options.divisor > 0, "positive");
+  options.require(op);
   scratch.require(op, gpg_advantage_workspace(b, in.groups, replies));
   typename arena_of<B>::frame frame(scratch);
   detail::group_numbers<B> g(scratch, groups);

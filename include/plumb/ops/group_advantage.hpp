@@ -95,19 +95,6 @@ const_real_view<B> repeated_number(real_view<B> one, index_t extent) {
   return {one.data(), {extent}, {0}};
 }
 
-inline void require_epsilon(const char* op, double epsilon) { require_option(op, "epsilon", epsilon, epsilon >= 0, "0 or positive"); }
-inline void require_formula(const char*, const advantage::centered&) {}
-inline void require_formula(const char*, const advantage::rloo&) {}
-inline void require_formula(const char* op, const advantage::grpo& f) {
-  require_epsilon(op, f.epsilon);
-  require_option(op, "variance_floor", f.variance_floor, f.variance_floor >= 0, "0 or positive");
-}
-inline void require_formula(const char* op, const advantage::batch_scaled& f) { require_epsilon(op, f.epsilon); }
-inline void require_formula(const char* op, const advantage::batch_normalized& f) { require_epsilon(op, f.epsilon); }
-// After the overloads that it asks for.
-template <class Formula>
-concept checks_options = requires(const Formula& f, const char* op) { require_formula(op, f); };
-
 }  // namespace detail
 
 /// A formula for `group_advantage`: the types of namespace `advantage`, or one's own of their kind.
@@ -147,7 +134,7 @@ void group_advantage(B& b, arena_of<B>& scratch, const group_advantage_inputs<re
                     {{"rewards", in.rewards}, {"begin", in.groups.begin}, {"end", in.groups.end}, {"scored", in.groups.scored}});
   require_given(op, "rewards", in.rewards, in.groups.scored.extent(0) > 0);
   detail::require_groups(op, in.groups, replies);
-  if constexpr (detail::checks_options<Formula>) detail::require_formula(op, formula);
+  if constexpr (requires { formula.require(op); }) formula.require(op);
   if (out.advantage.given()) require_same_shape(op, "advantage", out.advantage, "rewards", in.rewards);
   if (out.mean.given()) require_extent(op, "mean", out.mean, 0, groups, "the number of groups");
   if (out.sd.given()) require_extent(op, "sd", out.sd, 0, groups, "the number of groups");

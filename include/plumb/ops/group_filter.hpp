@@ -8,6 +8,8 @@ PLUMB_NAMESPACE_BEGIN
 /// Options of `varied_groups` and `keep_varied`.
 struct varied_groups_options {
   double tolerance = 0;  ///< rewards no further apart than this are equal
+
+  void require(const char* op) const { require_option(op, "tolerance", tolerance, tolerance >= 0, "0 or positive"); }
 };
 
 /// Bytes of arena that `varied_groups` takes.
@@ -33,7 +35,7 @@ void varied_groups(B& b, arena_of<B>& scratch, const group_advantage_inputs<real
                     {{"rewards", in.rewards}, {"begin", in.groups.begin}, {"end", in.groups.end}, {"scored", in.groups.scored}});
   detail::require_groups(op, in.groups, replies);
   require_extent(op, "varied", varied, 0, groups, "the number of groups");
-  require_option(op, "tolerance", options.tolerance, options.tolerance >= 0, "0 or positive");
+  options.require(op);
   scratch.require(op, varied_groups_workspace(b, in.groups, replies));
   typename arena_of<B>::frame frame(scratch);
   const auto count = scratch.template take<real>(groups), top = scratch.template take<real>(groups), bottom = scratch.template take<real>(groups);

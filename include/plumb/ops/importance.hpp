@@ -34,10 +34,12 @@ void require_sampler_inputs(const char* op, const Inputs& in) {
   require_same_shape(op, "sampler_logp", in.sampler_logp, "logp", in.logp);
   require_sequences(op, in.sequences, tokens);
 }
-inline void require_ratio_options(const char* op, ratio_level level, double log_ratio_limit, double length_epsilon, bool any_allowed) {
+inline void require_level(const char* op, ratio_level level, bool any_allowed) {
   const auto number = static_cast<double>(static_cast<int>(level));
   require_option(op, "level", number, number >= 0 && number <= (any_allowed ? 3 : 2),
                  any_allowed ? "a ratio_level" : "ratio_level::token, sequence_sum or sequence_mean");
+}
+inline void require_ratio(const char* op, double log_ratio_limit, double length_epsilon) {
   require_option(op, "log_ratio_limit", log_ratio_limit, log_ratio_limit >= 0, "0 (none) or positive");
   require_option(op, "length_epsilon", length_epsilon, length_epsilon >= 0, "0 or positive");
 }
@@ -68,6 +70,11 @@ struct importance_options {
   bool normalize = false;      ///< weights are divided by their mean, over scored tokens or (at the levels of sequences) over sequences
   double log_ratio_limit = 0;  ///< the log-ratio (of the level) is kept within +- this before the exponential; 0: no limit (verl: 20)
   double length_epsilon = 0;   ///< added to each length in `ratio_level::sequence_mean`
+
+  void require(const char* op) const {
+    detail::require_level(op, level, false);
+    detail::require_ratio(op, log_ratio_limit, length_epsilon);
+  }
 };
 
 /// Log-probabilities of all tokens, flat, under both policies.
@@ -119,7 +126,7 @@ void importance_weights(B& b, arena_of<B>& scratch, const importance_inputs<real
                     {{"logp", in.logp}, {"sampler_logp", in.sampler_logp}, {"batch_mean", in.batch_mean}, {"begin", in.sequences.begin},
                      {"end", in.sequences.end}, {"scored", in.sequences.scored}});
   detail::require_sampler_inputs(op, in);
-  detail::require_ratio_options(op, options.level, options.log_ratio_limit, options.length_epsilon, false);
+  options.require(op);
   if constexpr (requires { correct.require(op); }) correct.require(op);
   if (in.batch_mean.given()) require_extent(op, "batch_mean", in.batch_mean, 0, 2, "sum and count");
   if (out.weights.given()) require_same_shape(op, "weights", out.weights, "logp", in.logp);
@@ -183,6 +190,11 @@ struct rejection_options {
   ratio_level level = ratio_level::token;
   double log_ratio_limit = 0;  ///< each token's log-ratio is kept within +- this before anything else; 0: no limit (verl: 20)
   double length_epsilon = 0;   ///< added to each length in `ratio_level::sequence_mean` (verl: 1e-8)
+
+  void require(const char* op) const {
+    detail::require_level(op, level, true);
+    detail::require_ratio(op, log_ratio_limit, length_epsilon);
+  }
 };
 
 /// Log-probabilities of all tokens, flat, under both policies.
@@ -237,7 +249,7 @@ void reject_tokens(B& b, arena_of<B>& scratch, const rejection_inputs<real_of<B>
                     {{"logp", in.logp}, {"sampler_logp", in.sampler_logp}, {"kept", in.kept}, {"begin", in.sequences.begin},
                      {"end", in.sequences.end}, {"sequences.scored", in.sequences.scored}});
   detail::require_sampler_inputs(op, in);
-  detail::require_ratio_options(op, options.level, options.log_ratio_limit, options.length_epsilon, true);
+  options.require(op);
   if constexpr (requires { criterion.require(op); }) criterion.require(op);
   if (in.kept.given()) require_same_shape(op, "kept", in.kept, "logp", in.logp);
   if (out.scored.given()) require_same_shape(op, "scored", out.scored, "logp", in.logp);
@@ -297,6 +309,12 @@ struct ratio_statistics_options {
   double lower = 0.5, upper = 2;           ///< what counts as low and high, and bounds for the rows `bounded`
   double log_ratio_limit = 0;              ///< the log-ratio (of the level) is kept within +- this before the exponential; 0: no limit (verl: 20)
   double length_epsilon = 0;               ///< added to each length in means over a sequence (verl: 1e-8)
+
+  void require(const char* op) const {
+    detail::require_level(op, level, false);
+    detail::require_ratio(op, log_ratio_limit, length_epsilon);
+    correction::require_bounds(op, lower, upper);
+  }
 };
 
 /// Rows of `ratio_statistics`, of `exp(logp - sampler_logp)`. The first seven are over scored tokens: `variance_from_sums` and
@@ -340,8 +358,7 @@ void ratio_statistics(B& b, arena_of<B>& scratch, const sampler_inputs<real_of<B
   detail::require_sampler_inputs(op, in);
   require_given(op, "metrics", metrics, true);
   detail::require_metrics(op, metrics, std::size(ratio_statistics_metrics));
-  detail::require_ratio_options(op, options.level, options.log_ratio_limit, options.length_epsilon, false);
-  correction::require_bounds(op, options.lower, options.upper);
+  options.require(op);
   scratch.require(op, ratio_statistics_workspace(b, in.sequences, tokens));
   typename arena_of<B>::frame frame(scratch);
   const auto ratio = scratch.template take<real>(tokens), of_sequence = scratch.template take<real>(sequences);
@@ -379,6 +396,8 @@ void ratio_statistics(B& b, arena_of<B>& scratch, const sampler_inputs<real_of<B
 struct off_policy_options {
   double log_ratio_limit = 0;  ///< in the two chi-squares, log-ratios are kept within +- this; 0: no limit (verl: 20)
   double length_epsilon = 0;   ///< added to each length in means over a sequence (verl: 1e-8)
+
+  void require(const char* op) const { detail::require_ratio(op, log_ratio_limit, length_epsilon); }
 };
 
 /// Rows of `off_policy_statistics`. Perplexities are those of sequences, `exp` of minus the mean log-probability; the gap of a sequence is log
@@ -421,7 +440,7 @@ void off_policy_statistics(B& b, arena_of<B>& scratch, const sampler_inputs<real
   detail::require_sampler_inputs(op, in);
   require_given(op, "metrics", metrics, true);
   detail::require_metrics(op, metrics, std::size(off_policy_metrics));
-  detail::require_ratio_options(op, ratio_level::token, options.log_ratio_limit, options.length_epsilon, false);
+  options.require(op);
   scratch.require(op, off_policy_statistics_workspace(b, in.sequences, tokens));
   typename arena_of<B>::frame frame(scratch);
   const auto log_ratio = scratch.template take<real>(tokens);

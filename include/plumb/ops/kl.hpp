@@ -8,13 +8,6 @@
 
 PLUMB_NAMESPACE_BEGIN
 
-namespace detail {
-inline void require_estimate(const char* op, const kl_estimate& e) {
-  require_option(op, "log_ratio_limit", e.log_ratio_limit, e.log_ratio_limit >= 0, "0 (no limit) or positive");
-  require_option(op, "limit", e.limit, e.limit >= 0, "0 (no limit) or positive");
-}
-}  // namespace detail
-
 /// Token log-probabilities, flat.
 template <class Real, class Space = host_space>
 struct token_kl_inputs {
@@ -48,7 +41,7 @@ void token_kl(B& b, arena_of<B>& scratch, const token_kl_inputs<real_of<B>, spac
   require_arguments(op, {{"kl", out.kl}, {"d_logp", out.d_logp}},
                     {{"logp", in.logp}, {"ref_logp", in.ref_logp},
                      {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
-  detail::require_estimate(op, estimate);
+  estimate.require(op);
   require_given(op, "logp", in.logp, in.ref_logp.given());
   require_same_shape(op, "ref_logp", in.ref_logp, "logp", in.logp);
   require_layout(op, in.sequences, tokens);
@@ -77,6 +70,11 @@ struct kl_penalty_options {
   double denominator = 0;     ///< see `aggregation`; host overload: 0 means what is given
   double length_epsilon = 0;  ///< added to each length in `sequence_mean`
   double weight = 1;          ///< what the loss counts for beside others: the KL coefficient
+
+  void require(const char* op) const {
+    estimate.require(op);
+    detail::require_aggregation(op, length_epsilon, weight);
+  }
 };
 
 /// Rows of `metrics`: `kl` per scored token; `sequence_kl`, its sum per sequence (what an adaptive controller with a target of some nats
@@ -116,8 +114,8 @@ void kl_penalty(B& b, arena_of<B>& scratch, const token_kl_inputs<real_of<B>, sp
   require_arguments(op, {{"loss", out.loss}, {"d_logp", out.d_logp}, {"kl", out.kl}, {"metrics", out.metrics}},
                     {{"logp", in.logp}, {"ref_logp", in.ref_logp},
                      {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
-  detail::require_estimate(op, options.estimate);
-  detail::require_aggregation(op, options.denominator, options.length_epsilon, options.weight);
+  options.require(op);
+  detail::require_denominator(op, options.denominator);
   require_given(op, "logp", in.logp, in.ref_logp.given() || in.sequences.scored.extent(0) > 0);
   require_same_shape(op, "ref_logp", in.ref_logp, "logp", in.logp);
   require_sequences(op, in.sequences, tokens);

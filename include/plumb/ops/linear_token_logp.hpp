@@ -23,6 +23,11 @@ struct linear_token_logp_inputs {
 struct linear_token_logp_options {
   token_logp_options logits{};
   std::int64_t chunk_rows = 0;  ///< rows whose logits exist at once; 0: chosen from V
+
+  void require(const char* op) const {
+    logits.require(op);
+    require_option(op, "chunk_rows", static_cast<double>(chunk_rows), chunk_rows >= 0, "0 (chosen) or positive");
+  }
 };
 
 /// Gradients that are not given are not computed. `d_hidden` rows of tokens not scored are 0.
@@ -47,8 +52,7 @@ inline index_t linear_chunk(index_t tokens, index_t vocabulary, std::int64_t ask
 template <class S, class Space>
 index_t require_linear(const char* op, const linear_token_logp_inputs<S, Space>& in,
                        const linear_token_logp_options& options) {
-  require_token_logp_options(op, options.logits);
-  require_option(op, "chunk_rows", static_cast<double>(options.chunk_rows), options.chunk_rows >= 0, "0 (chosen) or positive");
+  options.require(op);
   require_given(op, "hidden", in.hidden, in.targets.given());
   require_given(op, "head", in.head, in.targets.given());
   require_given(op, "targets", in.targets, in.rows.given());

@@ -42,7 +42,7 @@ void log_sum_squares(B& b, arena_of<B>& scratch, view<const S, 2, space_of<B>> l
   static_assert(check_backend<B>());
   constexpr const char* op = "log_sum_squares";
   const index_t n = logits.extent(0), v = logits.extent(1);
-  detail::require_token_logp_options(op, options);
+  options.require(op);
   require_arguments(op, {{"log_sum_squares", out.log_sum_squares}, {"log_sum_exp", out.log_sum_exp}, {"log_sum_exp_twice", out.log_sum_exp_twice}},
                     {{"logits", logits}});
   require_given(op, "logits", logits, out.log_sum_squares.given());
@@ -77,7 +77,7 @@ void log_sum_squares_backward(B& b, view<const S, 2, space_of<B>> logits, const 
   static_assert(check_backend<B>());
   constexpr const char* op = "log_sum_squares_backward";
   const index_t n = logits.extent(0), v = logits.extent(1);
-  detail::require_token_logp_options(op, options);
+  options.require(op);
   const argument gradient("d_logits", d_logits), from("logits", logits);
   require_arguments(
       op, {gradient},

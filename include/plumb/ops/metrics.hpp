@@ -95,6 +95,7 @@ inline void require_denominator(const char* op, double denominator) {
   require_option(op, "denominator", denominator, denominator > 0,
                  "positive: the count that the loss of the whole global batch is divided by");
 }
+inline void require_weight(const char* op, double weight) { require_option(op, "weight", weight, true, "a number"); }
 
 // Fills rows of a metrics array from per-item expressions; `valid` (uint8 or real, or not given) says which items count.
 template <class B, class Valid = std::uint8_t>

@@ -12,6 +12,8 @@ PLUMB_NAMESPACE_BEGIN
 struct moments_options {
   variance_estimator variance = variance_estimator::biased;
   double count_epsilon = 0;  ///< added to the count that both means divide by (verl: 1e-8)
+
+  void require(const char* op) const { require_option(op, "count_epsilon", count_epsilon, count_epsilon >= 0, "0 or positive"); }
 };
 
 /// One number per token, flat.
@@ -37,10 +39,6 @@ std::size_t moments_workspace(const B&, const sequence_layout<space_of<B>>& sequ
   return w.template add<real>(sequences.sequences()).template add<real>(tokens).bytes();
 }
 
-namespace detail {
-inline void require_count_epsilon(const char* op, double e) { require_option(op, "count_epsilon", e, e >= 0, "0 or positive"); }
-}  // namespace detail
-
 /// Two passes over the numbers, each with one sum over ranks: sum and count first, then squared deviations from the mean of all ranks, so that
 /// nothing cancels and the ranks agree with one rank that holds everything. In float, counts are exact to 2^24. Enqueues and returns; nothing is
 /// allocated. Every rank calls, those without tokens too.
@@ -54,7 +52,7 @@ void moments(B& b, arena_of<B>& scratch, C& ranks, const moments_inputs<real_of<
   const index_t tokens = in.values.extent(0);
   require_arguments(op, {{"count", out.count}, {"mean", out.mean}, {"variance", out.variance}},
                     {{"values", in.values}, {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
-  detail::require_count_epsilon(op, options.count_epsilon);
+  options.require(op);
   require_given(op, "values", in.values, in.sequences.scored.extent(0) > 0);
   require_sequences(op, in.sequences, tokens);
   detail::require_scalar(op, "count", out.count);

@@ -19,6 +19,8 @@ struct optimal_token_baseline_inputs {
 /// Options of `optimal_token_baseline`.
 struct optimal_token_baseline_options {
   double epsilon = 1e-8;  ///< added to the sum of weights
+
+  void require(const char* op) const { require_option(op, "epsilon", epsilon, epsilon >= 0, "0 or positive"); }
 };
 /// Outputs that are not given are not computed. May overlap nothing.
 template <class Real, class Space = host_space>
@@ -59,7 +61,7 @@ void optimal_token_baseline(B& b, arena_of<B>& scratch, const optimal_token_base
   if (in.importance.given()) require_same_shape(op, "importance", in.importance, "rewards", in.rewards);
   require_same_shape(op, "cells", in.cells, "rewards", in.rewards);
   require_ids(op, "cells", in.cells, cells, true);
-  detail::require_epsilon(op, options.epsilon);
+  options.require(op);
   if (out.advantage.given()) require_same_shape(op, "advantage", out.advantage, "rewards", in.rewards);
   if (out.returns.given()) require_same_shape(op, "returns", out.returns, "rewards", in.rewards);
   scratch.require(op, optimal_token_baseline_workspace(b, in.sequences, tokens, cells));

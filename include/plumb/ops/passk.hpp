@@ -9,6 +9,8 @@ PLUMB_NAMESPACE_BEGIN
 struct passk_options {
   bool normalize = false;  ///< divide by the group's standard deviation (Bessel-corrected) `+ epsilon`, as verl does by default
   double epsilon = 1e-6;
+
+  void require(const char* op) const { require_option(op, "epsilon", epsilon, epsilon >= 0, "0 or positive"); }
 };
 
 /// Bytes of arena that `passk_advantage` takes.
@@ -36,7 +38,7 @@ void passk_advantage(B& b, arena_of<B>& scratch, const group_advantage_inputs<re
                     {{"rewards", in.rewards}, {"begin", in.groups.begin}, {"end", in.groups.end}, {"scored", in.groups.scored}});
   detail::require_groups(op, in.groups, replies);
   require_same_shape(op, "advantage", advantage, "rewards", in.rewards);
-  detail::require_epsilon(op, options.epsilon);
+  options.require(op);
   scratch.require(op, passk_advantage_workspace(b, in.groups, replies));
   typename arena_of<B>::frame frame(scratch);
   detail::group_numbers<B> g(scratch, groups);

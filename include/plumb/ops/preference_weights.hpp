@@ -39,6 +39,8 @@ struct mix {
 /// Options of `ld_dpo_weights`.
 struct ld_dpo_options {
   double alpha = 0.5;  ///< weight of tokens beyond the shorter reply's length; in [0, 1]
+
+  void require(const char* op) const { require_option(op, "alpha", alpha, alpha >= 0 && alpha <= 1, "in [0, 1]"); }
 };
 
 /// Bytes of arena that `ld_dpo_weights` takes.
@@ -65,7 +67,7 @@ void ld_dpo_weights(B& b, arena_of<B>& scratch, const preference_pairs<space_of<
   require_arguments(op, {{"weight", weight}},
                     {{"begin", layout.begin}, {"end", layout.end}, {"scored", layout.scored}, {"pairs.chosen", pairs.chosen},
                      {"pairs.rejected", pairs.rejected}});
-  require_option(op, "alpha", options.alpha, options.alpha >= 0 && options.alpha <= 1, "in [0, 1]");
+  options.require(op);
   require_given(op, "weight", weight, layout.scored.extent(0) > 0);
   require_sequences(op, layout, tokens);
   require_same_shape(op, "pairs.rejected", pairs.rejected, "pairs.chosen", pairs.chosen);
@@ -148,6 +150,8 @@ void wpo_weights(B& b, arena_of<B>& scratch, const wpo_inputs<real_of<B>, space_
 /// Options of `sync_reference`.
 struct reference_sync_options {
   double share = 0.6;  ///< of the policy; in (0, 1]; 1 copies it
+
+  void require(const char* op) const { require_option(op, "share", share, share > 0 && share <= 1, "in (0, 1]"); }
 };
 
 /// `reference = share policy + (1 - share) reference`, parameter by parameter: the moving reference of TR-DPO, arXiv:2404.09656. For parameters in the
@@ -159,7 +163,7 @@ void sync_reference(B& b, view<const real_of<B>, R, space_of<B>> policy, const r
   static_assert(check_backend<B>());
   constexpr const char* op = "sync_reference";
   require_arguments(op, {{"reference", reference}}, {{"policy", policy}});
-  require_option(op, "share", options.share, options.share > 0 && options.share <= 1, "in (0, 1]");
+  options.require(op);
   require_same_shape(op, "reference", reference, "policy", policy);
   if (options.share < 1) {
     b.transform(math::mix<real_of<B>>{static_cast<real_of<B>>(options.share)}, reference, as_const(reference), policy);

@@ -10,6 +10,11 @@ PLUMB_NAMESPACE_BEGIN
 struct reinforce_plus_plus_options {
   double gamma = 1;
   whiten_options whiten{};
+
+  void require(const char* op) const {
+    require_option(op, "gamma", gamma, gamma >= 0 && gamma <= 1, "in [0, 1]");
+    whiten.require(op);
+  }
 };
 /// Flat tokens of all replies.
 template <class Real, class Space = host_space>
@@ -46,9 +51,7 @@ void reinforce_plus_plus(B& b, arena_of<B>& scratch, C& ranks, const reinforce_p
                     {{"rewards", in.rewards}, {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
   require_given(op, "rewards", in.rewards, in.sequences.scored.extent(0) > 0);
   require_sequences(op, in.sequences, tokens);
-  require_option(op, "gamma", options.gamma, options.gamma >= 0 && options.gamma <= 1, "in [0, 1]");
-  require_option(op, "epsilon", options.whiten.epsilon, options.whiten.epsilon >= 0, "0 or positive");
-  detail::require_count_epsilon(op, options.whiten.count_epsilon);
+  options.require(op);
   if (out.advantage.given()) require_same_shape(op, "advantage", out.advantage, "rewards", in.rewards);
   if (out.returns.given()) require_same_shape(op, "returns", out.returns, "rewards", in.rewards);
   scratch.require(op, reinforce_plus_plus_workspace(b, in.sequences, tokens));
@@ -91,6 +94,8 @@ reinforce_plus_plus_result<detail::value_of<R>> reinforce_plus_plus(const R& rew
 struct reinforce_plus_plus_baseline_options {
   advantage::centered center{};  ///< each reply's reward in its group
   whiten_options whiten{};       ///< over the scored tokens
+
+  void require(const char* op) const { whiten.require(op); }
 };
 /// One reward per reply, sequence `s` being reply `s`, replies of a prompt side by side.
 template <class Real, class Space = host_space>
@@ -130,8 +135,7 @@ void reinforce_plus_plus_baseline(B& b, arena_of<B>& scratch, C& ranks, const re
   detail::require_groups(op, in.groups, replies);
   require_sequences(op, in.sequences, tokens);
   require_extent(op, "rewards", in.rewards, 0, in.sequences.sequences(), "the number of sequences");
-  require_option(op, "epsilon", options.whiten.epsilon, options.whiten.epsilon >= 0, "0 or positive");
-  detail::require_count_epsilon(op, options.whiten.count_epsilon);
+  options.require(op);
   scratch.require(op, reinforce_plus_plus_baseline_workspace(b, in.groups, in.sequences, tokens));
   typename arena_of<B>::frame frame(scratch);
   const auto deviation = scratch.template take<real>(replies);

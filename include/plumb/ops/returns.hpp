@@ -15,6 +15,8 @@ struct returns_outputs {
 /// Options of `discounted_returns`.
 struct discounted_returns_options {
   double gamma = 1;  ///< in [0, 1]
+
+  void require(const char* op) const { gae_options{.gamma = gamma}.require(op); }
 };
 /// Flat tokens, as for `gae`.
 template <class Real, class Space = host_space>
@@ -44,7 +46,8 @@ void discounted_returns(B& b, arena_of<B>& scratch, const discounted_returns_inp
   const trajectory_inputs<real, space_of<B>> all{.rewards = in.rewards, .values = in.rewards, .bootstrap = in.bootstrap, .discounts = in.discounts,
                                                  .sequences = in.sequences};
   detail::require_trajectory_arguments<B>(op, {{"returns", out.returns}}, all);
-  detail::require_trajectory<B>(op, all, {.gamma = options.gamma, .lambda = 1}, false);
+  options.require(op);
+  detail::require_trajectory<B>(op, all, false);
   if (!out.returns.given()) return;
   require_same_shape(op, "returns", out.returns, "rewards", in.rewards);
   scratch.require(op, discounted_returns_workspace(b, tokens));
@@ -80,7 +83,8 @@ void lambda_returns(B& b, arena_of<B>& scratch, const trajectory_inputs<real_of<
   constexpr const char* op = "lambda_returns";
   const index_t tokens = in.rewards.extent(0);
   detail::require_trajectory_arguments<B>(op, {{"returns", out.returns}}, in);
-  detail::require_trajectory<B>(op, in, options, false);
+  options.require(op);
+  detail::require_trajectory<B>(op, in, false);
   if (!out.returns.given()) return;
   require_same_shape(op, "returns", out.returns, "rewards", in.rewards);
   scratch.require(op, lambda_returns_workspace(b, tokens));
@@ -105,6 +109,11 @@ void lambda_returns(B& b, arena_of<B>& scratch, const trajectory_inputs<real_of<
 struct n_step_returns_options {
   double gamma = 1;  ///< in [0, 1]
   int steps = 1;     ///< rewards that are counted before the value takes over, 1 or more; each costs two scans
+
+  void require(const char* op) const {
+    gae_options{.gamma = gamma}.require(op);
+    require_option(op, "steps", steps, steps >= 1, "1 or more");
+  }
 };
 
 /// Bytes of arena that `n_step_returns` takes for flat arrays of `tokens` entries.
@@ -124,8 +133,8 @@ void n_step_returns(B& b, arena_of<B>& scratch, const trajectory_inputs<real_of<
   constexpr const char* op = "n_step_returns";
   const index_t tokens = in.rewards.extent(0);
   detail::require_trajectory_arguments<B>(op, {{"returns", out.returns}}, in);
-  detail::require_trajectory<B>(op, in, {.gamma = options.gamma, .lambda = 0}, false);
-  require_option(op, "steps", options.steps, options.steps >= 1, "1 or more");
+  options.require(op);
+  detail::require_trajectory<B>(op, in, false);
   if (in.lambdas.given()) fail(message(op) << "argument `lambdas` has no part here. Nothing was written.");
   if (!out.returns.given()) return;
   require_same_shape(op, "returns", out.returns, "rewards", in.rewards);
@@ -155,6 +164,13 @@ struct vtrace_options {
   double trace_limit = 1;      ///< of the trace `c`: how fast
   double advantage_limit = 1;  ///< of the policy gradient's weight
   double alpha = 1;            ///< weights are `(1 - alpha) rho + alpha min(limit, rho)`: less than 1 is leaky V-trace (arXiv:2002.12928)
+
+  void require(const char* op) const {
+    gae_options{gamma, lambda}.require(op);
+    for (const auto& [name, limit] : {std::pair{"rho_limit", rho_limit}, {"trace_limit", trace_limit}, {"advantage_limit", advantage_limit}})
+      require_option(op, name, limit, limit > 0, "positive");
+    require_option(op, "alpha", alpha, alpha >= 0 && alpha <= 1, "in [0, 1]");
+  }
 };
 /// Flat tokens, as for `gae`.
 template <class Real, class Space = host_space>
@@ -200,15 +216,11 @@ void vtrace(B& b, arena_of<B>& scratch, const vtrace_inputs<real_of<B>, space_of
                     {{"rewards", in.rewards}, {"values", in.values}, {"next_values", in.next_values}, {"bootstrap", in.bootstrap},
                      {"discounts", in.discounts}, {"log_ratio", in.log_ratio},
                      {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
+  options.require(op);
   detail::require_trajectory<B>(op, {.rewards = in.rewards, .values = in.values, .next_values = in.next_values, .bootstrap = in.bootstrap,
-                                     .discounts = in.discounts, .sequences = in.sequences},
-                                {.gamma = options.gamma, .lambda = options.lambda}, true);
+                                     .discounts = in.discounts, .sequences = in.sequences}, true);
   require_given(op, "log_ratio", in.log_ratio, tokens > 0);
   require_same_shape(op, "log_ratio", in.log_ratio, "rewards", in.rewards);
-  for (const auto& [name, value] :
-       {std::pair{"rho_limit", options.rho_limit}, {"trace_limit", options.trace_limit}, {"advantage_limit", options.advantage_limit}})
-    require_option(op, name, value, value > 0, "positive");
-  require_option(op, "alpha", options.alpha, options.alpha >= 0 && options.alpha <= 1, "in [0, 1]");
   for (const auto& [name, v] : {std::pair{"errors", out.errors}, {"targets", out.targets}, {"advantages", out.advantages}, {"q", out.q}})
     if (v.given()) require_same_shape(op, name, v, "rewards", in.rewards);
   scratch.require(op, vtrace_workspace(b, tokens));

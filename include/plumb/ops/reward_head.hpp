@@ -28,6 +28,12 @@ struct reward_head_options {
   double mean = 0;                ///< subtracted from the merged reward
   double standard_deviation = 1;  ///< divides it; positive
   std::int64_t chunk_rows = 0;    ///< hidden rows that are copied at once; 0: chosen from D
+
+  void require(const char* op) const {
+    require_option(op, "mean", mean, true, "the mean of the merged reward");
+    require_option(op, "standard_deviation", standard_deviation, standard_deviation > 0, "positive");
+    require_option(op, "chunk_rows", static_cast<double>(chunk_rows), chunk_rows >= 0, "0 (chosen) or positive");
+  }
 };
 
 /// `R` is M, or the number of sequences where they are given. Outputs that are not given are not computed. May overlap nothing.
@@ -95,9 +101,7 @@ void require_reward_head(const char* op, const reward_head_inputs<S, Real, Space
     fail(message(op) << "argument `attribute_weights` is not given, but one reward is to come from " << shape.outputs
                      << " outputs. Nothing was written.");
   }
-  require_option(op, "mean", o.mean, true, "the mean of the merged reward");
-  require_option(op, "standard_deviation", o.standard_deviation, o.standard_deviation > 0, "positive");
-  require_option(op, "chunk_rows", static_cast<double>(o.chunk_rows), o.chunk_rows >= 0, "0 (chosen) or positive");
+  o.require(op);
 }
 inline index_t head_chunk(index_t rows, index_t width, std::int64_t asked) { return linear_chunk(rows, width, asked); }
 

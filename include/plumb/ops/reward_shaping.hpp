@@ -15,37 +15,6 @@ struct shape_rewards_inputs {
   view<const std::uint8_t, 1, Space> truncated{};  ///< `[S]`, 1: the reply was cut off
 };
 
-namespace detail {
-
-struct shaping_needs {
-  bool lengths, truncated;
-};
-inline shaping_needs require_rule(const char* op, const shaping::overlong& r) {
-  require_option(op, "max_length", r.max_length, r.max_length > 0, "positive");
-  require_option(op, "buffer", r.buffer, r.buffer > 0 && r.buffer <= r.max_length, "positive, and at most `max_length`");
-  require_option(op, "factor", r.factor, r.factor >= 0, "0 or positive");
-  return {true, false};
-}
-inline shaping_needs require_rule(const char* op, const shaping::scale_truncated& r) {
-  require_option(op, "factor", r.factor, r.factor >= 0 && r.factor <= 1, "in [0, 1]");
-  return {false, true};
-}
-inline shaping_needs require_rule(const char* op, const shaping::fix_truncated& r) {
-  require_option(op, "reward", r.reward, true, "a number");
-  return {false, true};
-}
-inline shaping_needs require_rule(const char* op, const shaping::clip& r) {
-  require_option(op, "low", r.low, r.low <= r.high, "at most `high`");
-  require_option(op, "high", r.high, true, "a number");
-  return {false, false};
-}
-inline shaping_needs require_rule(const char* op, const shaping::kl_penalty& r) {
-  require_option(op, "coefficient", r.coefficient, r.coefficient >= 0, "0 or positive");
-  return {true, false};
-}
-
-}  // namespace detail
-
 /// Bytes of arena that `shape_rewards` takes.
 template <class B>
 std::size_t shape_rewards_workspace(const B&) {
@@ -64,9 +33,9 @@ void shape_rewards(B& b, arena_of<B>& scratch, const shape_rewards_inputs<real_o
   const index_t replies = in.rewards.extent(0);
   require_arguments(op, {{"shaped", shaped}}, {{"rewards", in.rewards}, {"lengths", in.lengths}, {"truncated", in.truncated}});
   require_same_shape(op, "shaped", shaped, "rewards", in.rewards);
-  const detail::shaping_needs needs = detail::require_rule(op, rule);
-  require_given(op, "lengths", in.lengths, needs.lengths && replies > 0);
-  require_given(op, "truncated", in.truncated, needs.truncated && replies > 0);
+  if constexpr (requires { rule.require(op); }) rule.require(op);
+  require_given(op, "lengths", in.lengths, Rule::needs_length && replies > 0);
+  require_given(op, "truncated", in.truncated, Rule::needs_truncated && replies > 0);
   if (in.lengths.given()) require_same_shape(op, "lengths", in.lengths, "rewards", in.rewards);
   if (in.truncated.given()) require_same_shape(op, "truncated", in.truncated, "rewards", in.rewards);
   scratch.require(op, shape_rewards_workspace(b));

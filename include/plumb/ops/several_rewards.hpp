@@ -77,6 +77,11 @@ void sum_rewards(B& b, arena_of<B>& scratch, const several_rewards_inputs<real_o
 struct gdpo_options {
   advantage::grpo each{};                ///< of each function's rewards in each group
   advantage::batch_normalized whole{};  ///< of the weighted sums over the batch
+
+  void require(const char* op) const {
+    each.require(op);
+    whole.require(op);
+  }
 };
 /// Outputs of `gdpo` that are not given are not computed. May overlap nothing.
 template <class Real, class Space = host_space>
@@ -111,8 +116,7 @@ void gdpo(B& b, arena_of<B>& scratch, const several_rewards_inputs<real_of<B>, s
                      {"begin", groups.begin}, {"end", groups.end}, {"scored", groups.scored}});
   detail::require_several_rewards(op, in);
   detail::require_groups(op, groups, replies);
-  detail::require_formula(op, options.each);
-  detail::require_formula(op, options.whole);
+  options.require(op);
   if (out.advantage.given()) require_extent(op, "advantage", out.advantage, 0, replies, "the number of replies");
   if (out.sum.given()) require_extent(op, "sum", out.sum, 0, replies, "the number of replies");
   if (out.normalized.given()) require_same_shape(op, "normalized", out.normalized, "rewards", in.rewards);

@@ -19,11 +19,6 @@ inline index_t token_logp_rows(index_t rows, index_t vocabulary) {
 inline bool maps_nothing(const token_logp_options& o) {
   return o.temperature == 1 && o.softcap == 0 && o.logit_scale == 1;
 }
-inline void require_token_logp_options(const char* operation, const token_logp_options& o) {
-  require_option(operation, "temperature", o.temperature, o.temperature > 0, "positive");
-  require_option(operation, "logit_scale", o.logit_scale, true, "what the logits are multiplied by");
-  require_option(operation, "softcap", o.softcap, o.softcap >= 0, "0 (none) or positive");
-}
 
 template <class V, class Name>
 void require_token_vector(const char* operation, Name name, const V& v, index_t rows) {
@@ -135,7 +130,7 @@ void token_logp(B& b, arena_of<B>& scratch, const token_logp_inputs<S, space_of<
   static_assert(check_backend<B>());
   constexpr const char* op = "token_logp";
   const index_t n = in.logits.extent(0);
-  detail::require_token_logp_options(op, options);
+  options.require(op);
   require_arguments(op, {{"logp", out.logp}, {"log_sum_exp", out.log_sum_exp}, {"entropy", out.entropy}},
                     {{"logits", in.logits}, {"targets", in.targets}});
   require_given(op, "logits", in.logits, in.targets.given());
@@ -174,7 +169,7 @@ void token_logp_backward(B& b, arena_of<B>& scratch, const token_logp_inputs<S, 
   static_assert(check_backend<B>());
   constexpr const char* op = "token_logp_backward";
   const index_t n = in.logits.extent(0);
-  detail::require_token_logp_options(op, options);
+  options.require(op);
   const argument gradient("d_logits", d_logits), logits("logits", in.logits);
   require_arguments(op, {gradient},
                     {{"targets", in.targets}, {"log_sum_exp", grad.log_sum_exp}, {"d_logp", grad.d_logp}, {"entropy", grad.entropy},

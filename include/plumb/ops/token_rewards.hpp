@@ -20,6 +20,14 @@ struct token_rewards_options {
   double unfinished_scale = 1;    ///< the score of a reply that did not end is `unfinished_scale * score + unfinished_offset`:
   double unfinished_offset = 0;   ///< {1, -p} subtracts a penalty (TRL), {0, -1} replaces the score (DR-PO's code), {c, 0} scales it (OpenRLHF)
   double score_min = -1e30, score_max = 1e30;
+
+  void require(const char* op) const {
+    require_option(op, "kl_coefficient", kl_coefficient, kl_coefficient >= 0, "0 or positive");
+    require_option(op, "unfinished_scale", unfinished_scale, true, "a number");
+    require_option(op, "unfinished_offset", unfinished_offset, true, "a number");
+    require_option(op, "score_min", score_min, true, "a number");
+    require_option(op, "score_max", score_max, score_max >= score_min, "`score_min` or more");
+  }
 };
 
 /// Flat tokens and one number per sequence; what is not given counts as 0.
@@ -61,11 +69,7 @@ void token_rewards(B& b, arena_of<B>& scratch, const token_rewards_inputs<real_o
   require_arguments(op, {{"rewards", out.rewards}, {"scores", out.scores}},
                     {{"kl", in.kl}, {"score", in.score}, {"ended", in.ended},
                      {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
-  require_option(op, "kl_coefficient", options.kl_coefficient, options.kl_coefficient >= 0, "0 or positive");
-  require_option(op, "unfinished_scale", options.unfinished_scale, true, "a number");
-  require_option(op, "unfinished_offset", options.unfinished_offset, true, "a number");
-  require_option(op, "score_min", options.score_min, true, "a number");
-  require_option(op, "score_max", options.score_max, options.score_max >= options.score_min, "`score_min` or more");
+  options.require(op);
   require_given(op, "rewards", out.rewards, in.kl.given() || in.sequences.scored.extent(0) > 0);
   require_sequences(op, in.sequences, tokens);
   if (in.kl.given()) require_same_shape(op, "kl", in.kl, "rewards", out.rewards);

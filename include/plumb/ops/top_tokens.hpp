@@ -9,6 +9,8 @@ PLUMB_NAMESPACE_BEGIN
 /// Options of `top_tokens`.
 struct top_tokens_options {
   double count = 1;  ///< how many tokens are chosen at most: a share of the scored tokens, rounded by the caller
+
+  void require(const char* op) const { require_option(op, "count", count, count > 0, "positive: how many tokens are chosen at most"); }
 };
 
 /// Numbers of all tokens, flat.
@@ -50,7 +52,7 @@ void top_tokens(B& b, arena_of<B>& scratch, const top_tokens_inputs<real_of<B>, 
   require_arguments(op, {{"chosen", out.chosen}, {"rest", out.rest}},
                     {{"values", in.values}, {"excluded", in.excluded}, {"begin", in.sequences.begin}, {"end", in.sequences.end},
                      {"scored", in.sequences.scored}});
-  require_option(op, "count", options.count, options.count > 0, "positive: how many tokens are chosen at most");
+  options.require(op);
   require_given(op, "values", in.values, in.sequences.scored.extent(0) > 0);
   require_sequences(op, in.sequences, tokens);
   for (const auto& [name, v] : {std::pair{"excluded", in.excluded}, {"chosen", as_const(out.chosen)}, {"rest", as_const(out.rest)}})

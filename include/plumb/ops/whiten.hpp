@@ -19,6 +19,12 @@ struct whiten_options {
   double epsilon = 1e-8;
   double count_epsilon = 0;  ///< added to the count that both means divide by (verl: 1e-8)
   unscored_values unscored = unscored_values::zero;
+
+  moments_options moments() const { return {.variance = variance, .count_epsilon = count_epsilon}; }
+  void require(const char* op) const {
+    require_option(op, "epsilon", epsilon, epsilon >= 0, "0 or positive");
+    moments().require(op);
+  }
 };
 
 /// One number per token, flat.
@@ -54,8 +60,7 @@ void whiten(B& b, arena_of<B>& scratch, C& ranks, const whiten_inputs<real_of<B>
   const index_t tokens = in.values.extent(0);
   require_arguments(op, {{"whitened", out.whitened}, {"mean", out.mean}, {"variance", out.variance}},
                     {{"values", in.values}, {"begin", in.sequences.begin}, {"end", in.sequences.end}, {"scored", in.sequences.scored}});
-  require_option(op, "epsilon", options.epsilon, options.epsilon >= 0, "0 or positive");
-  detail::require_count_epsilon(op, options.count_epsilon);
+  options.require(op);
   require_given(op, "values", in.values, in.sequences.scored.extent(0) > 0);
   require_sequences(op, in.sequences, tokens);
   if (out.whitened.given()) require_same_shape(op, "whitened", out.whitened, "values", in.values);
@@ -65,7 +70,7 @@ void whiten(B& b, arena_of<B>& scratch, C& ranks, const whiten_inputs<real_of<B>
   typename arena_of<B>::frame frame(scratch);
   const auto mean = out.mean.given() ? out.mean : scratch.template take<real>(1);
   const auto variance = out.variance.given() ? out.variance : scratch.template take<real>(1);
-  moments(b, scratch, ranks, in, {.variance = options.variance, .count_epsilon = options.count_epsilon}, {.mean = mean, .variance = variance});
+  moments(b, scratch, ranks, in, options.moments(), {.mean = mean, .variance = variance});
   if (!out.whitened.given()) return;
   const_real_view<B> mask;
   if (options.unscored == unscored_values::transformed) {

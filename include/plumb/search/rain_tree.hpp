@@ -71,6 +71,15 @@ struct tree_options {
   double variance_threshold = 0.03;    ///< per token of a child: below it the children are too much alike
   double value_threshold = 0;          ///< and all children's values below it: another child is wanted
   std::int64_t most_children = 20;
+
+  void require(const char* op) const {
+    require_option(op, "similarity_threshold", similarity_threshold, similarity_threshold > 0, "positive");
+    require_option(op, "similarity_weight", similarity_weight, similarity_weight >= 0, "0 or positive");
+    require_option(op, "root_mix", root_mix, root_mix >= 0 && root_mix <= 1, "in [0, 1]");
+    require_option(op, "variance_threshold", variance_threshold, true, "a number");
+    require_option(op, "value_threshold", value_threshold, true, "a number");
+    require_option(op, "most_children", static_cast<double>(most_children), most_children >= 0, "0 or positive");
+  }
 };
 
 /// The norm of the per-dimension unbiased variance of the children's embeddings; NaN below two children or where one has none yet.
@@ -97,9 +106,7 @@ template <class Score = paper_score>
 class tree {
  public:
   explicit tree(const Score& score = {}, const tree_options& options = {}) : score_(score), options_(options) {
-    require_option("rain::tree", "similarity_threshold", options.similarity_threshold, options.similarity_threshold > 0, "positive");
-    require_option("rain::tree", "similarity_weight", options.similarity_weight, options.similarity_weight >= 0, "0 or positive");
-    require_option("rain::tree", "root_mix", options.root_mix, options.root_mix >= 0 && options.root_mix <= 1, "in [0, 1]");
+    options.require("rain::tree");
     nodes_.emplace_back();
   }
 

@@ -7,7 +7,7 @@
 // determinism, allocations, capabilities), whole objectives. A level with a failure ends the climb, so that what is printed
 // first is what to mend first. A backend whose memory is not the host's specialises `testing::memory` (testing/memory.hpp).
 
-#include <plumb/testing/conformance/objectives.hpp>
+#include <plumb/testing/conformance/catalogue.hpp>
 
 PLUMB_NAMESPACE_BEGIN
 
@@ -29,7 +29,7 @@ inline void print_summary(const conformance_report& report, std::FILE* to = stdo
 template <class B>
 conformance_report check_conformance(B& b, const conformance_options& options = {}) {
   static_assert(check_backend<B>());
-  detail::objective_checks<B> checks(b, options);
+  detail::catalogue_checks<B> checks(b, options);
   checks.run();
   return std::move(checks.report);
 }

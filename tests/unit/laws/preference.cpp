@@ -21,6 +21,7 @@ constexpr auto label = +[](double x) { return x < 0 ? 0.0 : 1.0; };
 template <class F>
 laws::subject losses(const char* name, std::size_t unit, std::size_t arrays, F f) {
   laws::subject s{.name = name, .unit = unit, .tokens = std::vector<double (*)(double)>(arrays, logp)};
+  s.against_reference = arrays == 2;
   s.empty_is_nothing = false;  // a reply of nothing has a log-ratio of 0, and that has a loss
   s.of_double = laws::caller<double>(f, 1);
   s.of_float = laws::caller<float>(f, 1);
@@ -74,6 +75,28 @@ TEST_CASE("laws: pairs against a reference, every link") {
   }
 }
 
+TEST_CASE("laws: exchanging the labels") {
+  const auto near = [](double a, double b) { return std::abs(a - b) <= 1e-14 * std::max(1.0, std::abs(b)); };
+  const std::vector<double> scores{-3, -0.4, 0, 0.7, 12};
+  for (const double c : scores)
+    for (const double r : scores) {
+      CAPTURE(c, r);
+      const auto of = [&](const auto& l, double first, double second) { return l(first, second).value; };
+      // A smoothed label is one that is exchanged in a share e of the cases; the robust loss takes that share out again.
+      const link::sigmoid plain{.beta = 0.3};
+      for (const double e : {0.1, 0.3}) {
+        CHECK(near(of(link::sigmoid{.beta = 0.3, .label_smoothing = e}, c, r), (1 - e) * of(plain, c, r) + e * of(plain, r, c)));
+        CHECK(near((1 - 2 * e) * of(link::robust{.beta = 0.3, .label_smoothing = e}, c, r), (1 - e) * of(plain, c, r) - e * of(plain, r, c)));
+      }
+      // The difference of the two losses is linear in the scores, or quadratic without a rest.
+      CHECK(near(of(plain, r, c) - of(plain, c, r), 0.3 * (c - r)));
+      CHECK(near(of(link::ipo{.beta = 0.3}, r, c) - of(link::ipo{.beta = 0.3}, c, r), 2 / 0.3 * (c - r)));
+      CHECK(near(of(link::sppo_hard{.beta = 0.3}, r, c) - of(link::sppo_hard{.beta = 0.3}, c, r), 2 / 0.3 * (c - r)));
+      CHECK(near(of(link::apo_zero{.beta = 0.3}, c, r) + of(link::apo_zero{.beta = 0.3}, r, c), 2));
+      CHECK(near(of(link::bco_pair{.beta = 0.3}, r, c) - of(link::bco_pair{.beta = 0.3}, c, r), 0.3 * (c - r)));
+    }
+}
+
 TEST_CASE("laws: pairs under divergences") {
   auto forward = pairs("forward KL", link::sigmoid{}, {}, divergence::forward_kl{.max_exponent = 80});
   forward.extremes = false;
@@ -116,5 +139,6 @@ TEST_CASE("laws: labelled replies") {
             {.denominator = c.denominator}, {.loss = c.loss, .d_logp = c.d_tokens[0], .metrics = c.metrics_of(std::size(nash_md_metrics)), .mode = c.mode});
   });
   nash.per_sequence = {probability};
+  nash.against_reference = false;  // its value is that of a surrogate, of logp itself
   laws::check(nash);
 }

@@ -1,4 +1,5 @@
 // What was left out, or has a shape but no memory, is named; it is neither read nor taken for "not wanted".
+#include "support/arguments.hpp"
 #include "support/gradients.hpp"
 
 #include <plumb/plumb.hpp>
@@ -105,4 +106,22 @@ TEST_CASE("missing arguments: token log-probabilities") {
   CHECK(backward({.d_logp = two}, logits) == not_given("token_logp_backward", "log_sum_exp"));
   const linear_token_logp_inputs<double> nothing{.head = logits, .targets = a.ids};
   CHECK(refusal([&] { linear_token_logp(a.on.compute, a.on.scratch, nothing, {}, {.logp = two}); }) == not_given("linear_token_logp", "hidden"));
+}
+
+TEST_CASE("missing arguments: an array with a shape but without memory, each in turn") {
+  plumb_test::good_calls calls;
+  calls.each([](const char* operation, const char* output, index_t extent, const auto& good, const auto& inputs, const auto& call) {
+    std::vector<double> y(static_cast<std::size_t>(extent));
+    CHECK(refusal([&] { call(good, view<double, 1>(y)); }) == "(it was not refused)");
+    const auto before = y;
+    for (const auto& input : inputs) {
+      auto in = good;
+      auto& array = in.*input.second;
+      array.pointer = nullptr;
+      const std::string shape = "[" + std::to_string(array.extent(0)) + "]";
+      CHECK(refusal([&] { call(in, view<double, 1>(y)); }) == no_memory(operation, input.first, shape.c_str()));
+      CHECK(y == before);
+    }
+    CHECK(refusal([&] { call(good, V(nullptr, extent)); }) == no_memory(operation, output, ("[" + std::to_string(extent) + "]").c_str()));
+  });
 }

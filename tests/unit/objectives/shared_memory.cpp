@@ -1,4 +1,5 @@
 // Outputs that share memory with an input or with one another are refused, with nothing written; those that may are as right as apart.
+#include "support/arguments.hpp"
 #include "support/gradients.hpp"
 
 #include <plumb/plumb.hpp>
@@ -77,4 +78,22 @@ TEST_CASE("shared memory: log-probabilities from hidden states") {
         overlaps("linear_token_logp", "logp", "log_sum_exp"));
   CHECK(refusal([&] { linear_token_logp_backward(on.compute, on.scratch, in, {}, {.log_sum_exp = lse, .d_logp = d_logp}, {.d_bias = view(lse).slice(0, 5)}); }) ==
         overlaps("linear_token_logp_backward", "d_bias", "log_sum_exp"));
+}
+
+TEST_CASE("shared memory: an output in the last number of each input in turn") {
+  plumb_test::good_calls calls;
+  calls.each([](const char* operation, const char* output, index_t extent, const auto& good, const auto& inputs, const auto& call) {
+    for (const auto& input : inputs) {
+      // The input's values, with room behind them for an output that begins in its last one.
+      const auto& array = good.*input.second;
+      const index_t n = array.extent(0);
+      std::vector<double> room(static_cast<std::size_t>(n + extent), -1.0);
+      const auto before = room;
+      auto in = good;
+      in.*input.second = view<const double, 1>(room).slice(0, n);
+      CHECK(refusal([&] { call(in, view(room).slice(n - 1, extent)); }) == overlaps(operation, output, input.first));
+      CHECK(room == before);
+      CHECK(refusal([&] { call(in, view(room).slice(n, extent)); }) == "(it was not refused)");
+    }
+  });
 }

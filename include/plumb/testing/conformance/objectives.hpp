@@ -1,5 +1,6 @@
 #pragma once
-// Level 9: every public operation and objective on the backend, against the same call in double on the serial backend, and the laws.
+// Level 9: operations and objectives on the backend, against the same call in double on the serial backend: log-probabilities, reward models,
+// DPO, and the laws; conformance/catalogue.hpp has the rest.
 
 #include <plumb/plumb.hpp>
 #include <plumb/testing/conformance/contract.hpp>
@@ -19,10 +20,10 @@ class objective_checks : public contract_checks<B> {
   template <class T, int R>
   using array = placed<T, R, space>;
 
-  /// All levels.
-  void run() {
-    this->operations();
-    this->contract();
+ protected:
+  using suite<B>::b_;
+
+  void objectives() {
     this->check(9, "token_logp", [&] { each_storage_runs("objective", [&](auto& run, auto t) { token_logp(run, t); }); });
     this->check(9, "token_logp.confident_target", [&] { confident_targets(); });
     this->check(9, "linear_token_logp", [&] { each_storage_runs("gradient", [&](auto& run, auto t) { linear_token_logp(run, t); }); });
@@ -36,11 +37,7 @@ class objective_checks : public contract_checks<B> {
         this->note(compare({l.got}, {{l.want}, {l.magnitude}}, tolerance_of<real>("objective")), dtype_name<real>());
       }
     });
-    this->level_done();
   }
-
- private:
-  using suite<B>::b_;
 
   /// One side of a comparison: a backend with arrays in its memory, and what came out, in the order of the calls.
   template <class C, bool Exact>
@@ -68,6 +65,15 @@ class objective_checks : public contract_checks<B> {
     array<real, R> in(const index_t (&extents)[R], std::vector<double> values) const {
       for (double& v : values) v = suite<B>::template round_to<real_of<B>>(v);
       return {extents, placement::dense, values};
+    }
+    array<real, 1> vector(const std::vector<double>& values) const { return in<1>({static_cast<index_t>(values.size())}, values); }
+    /// An output: every byte of it is 0xff.
+    array<real, 1> empty(index_t count) const { return in<1>({count}, {}); }
+    array<real, 2> empty(index_t rows, index_t columns) const { return in<2>({rows, columns}, {}); }
+    /// Bytes, or ids.
+    template <class T>
+    array<T, 1> whole(const std::vector<double>& values) const {
+      return {{static_cast<index_t>(values.size())}, placement::dense, values};
     }
     template <class... A>
     void out(const A&... results) {
@@ -107,6 +113,7 @@ class objective_checks : public contract_checks<B> {
       const auto& values = want.outputs[i].values;
       const expectation e{values, std::vector<double>(values.size(), oracle::largest_magnitude(values))};
       this->context("result " + std::to_string(i));
+      for (const double v : values) this->require(!math::is_nan(v), "the reference says NaN: this result was never written");
       this->note(compare(got.outputs[i].values, e, tolerance_of<real>(operation) + got.outputs[i].rounding), dtype_name<real>());
     }
   }
@@ -120,6 +127,7 @@ class objective_checks : public contract_checks<B> {
     return x;
   }
 
+ private:
   template <class Side, class T>
   void token_logp(Side& run, std::type_identity<T>) {
     using S = typename Side::template storage<T>;

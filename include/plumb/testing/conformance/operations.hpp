@@ -72,6 +72,7 @@ class operation_checks : public suite<B> {
     this->check(1, "copy", [&] { copy(); });
     this->check(1, "copy.broadcast", [&] { copy_broadcast(); });
     this->check(1, "copy.convert", [&] { copy_convert(); });
+    this->check(1, "copy.bytes", [&] { copy_bytes(); });
     this->level_done();
     this->check(2, "transform", [&] { transform(); });
     this->check(2, "transform.broadcast", [&] { transform_broadcast(); });
@@ -193,7 +194,7 @@ class operation_checks : public suite<B> {
     });
   }
 
-  // Between `real` and each storage type, ties and limits included; and from bytes.
+  // Between `real` and each storage type, ties and limits included.
   void copy_convert() {
     this->each_storage([&]<class T>(std::type_identity<T>) {
       std::vector<double> values = this->normals(3, 512, 20);
@@ -214,10 +215,27 @@ class operation_checks : public suite<B> {
         this->expect_unchanged(wide, x);
       }
     });
-    array<std::uint8_t, 1> bytes({5}, placement::dense, {0, 1, 2, 200, 255});
-    array<real, 1> y({5}, placement::dense);
-    this->call([&] { b_.copy(bytes.in(), y.view()); });
-    this->expect(y, expectation::plain({0, 1, 2, 200, 255}), "copy");
+  }
+
+  // From bytes, and to bytes: whole numbers are themselves, so that a mask can be computed and then written as the `scored` of a layout.
+  void copy_bytes() {
+    const std::vector<double> values{0, 1, 1, 0, 2, 0, 200, 255, 0, 1, 0, 1};
+    const index_t extents[2] = {3, 4};
+    for (const placement p : placements) {
+      this->context(placement_name(p));
+      array<std::uint8_t, 2> bytes(extents, p, values), narrow(extents, p);
+      array<real, 2> numbers(extents, another(p), values), wide(extents, another(p));
+      this->call([&] { b_.copy(bytes.in(), wide.view()); });
+      this->expect(wide, expectation::plain(values), "copy");
+      this->call([&] { b_.copy(numbers.in(), narrow.view()); });
+      this->expect(narrow, expectation::plain(values), "copy");
+      this->expect_unchanged(bytes, numbers);
+    }
+    // One number for all, and a long line: what a vector of a width takes.
+    array<real, 1> one({1}, placement::dense, {1});
+    array<std::uint8_t, 1> all({67}, placement::dense);
+    this->call([&] { b_.copy(view<const real, 1, space>(one.in().data(), {67}, {0}), all.view()); });
+    this->expect(all, expectation::plain(std::vector<double>(67, 1)), "copy");
   }
 
   // Level 2.
