@@ -7,7 +7,6 @@
 #include <plumb/math/bco.hpp>
 #include <plumb/math/bradley_terry.hpp>
 #include <plumb/math/distillation.hpp>
-#include <plumb/math/dpo.hpp>
 #include <plumb/math/elementwise.hpp>
 #include <plumb/math/expo.hpp>
 #include <plumb/math/group_advantage.hpp>
@@ -48,12 +47,11 @@ template <class T>
 __global__ void preference_terms(device_view<const T, 2> margins, device_view<T, 2> losses, device_view<T, 2> slopes) {
   const plumb::index_t i = this_thread();
   if (i >= margins.extent(0)) return;
-  const plumb::math::dpo_term<T> dpo{T(0.1), T(0), T(1)};
   const plumb::math::bradley_terry_term<T> reward{T(1)};
   const plumb::math::centering_term<T> centred{T(0.01), T(1)};
   const plumb::math::squared_error_term<T> error{T(-100), T(1)};
   const T a = margins(i, 0), b = margins(i, 1);
-  const plumb::two<T> terms[] = {dpo(a, b), reward(a, b, T(0), T(1)), centred(a, b, T(1)), error(a, b)};
+  const plumb::two<T> terms[] = {reward(a, b, T(0), T(1)), centred(a, b, T(1)), error(a, b)};
   for (int k = 0; k < 4; ++k) {
     losses(i, k) = terms[k].first;
     slopes.row(i)(k) = terms[k].second;

@@ -1,7 +1,6 @@
 #pragma once
 // Direct preference optimisation: from token log-probabilities of pairs, or from their sums. `preference` with the link `sigmoid`.
 
-#include <plumb/math/dpo.hpp>
 #include <plumb/objectives/preference.hpp>
 
 PLUMB_NAMESPACE_BEGIN

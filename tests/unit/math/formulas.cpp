@@ -3,7 +3,6 @@
 
 #include <plumb/math/attribute_regression.hpp>
 #include <plumb/math/bradley_terry.hpp>
-#include <plumb/math/dpo.hpp>
 #include <plumb/math/elementwise.hpp>
 #include <plumb/math/aggregate.hpp>
 #include <plumb/math/token_logp.hpp>
@@ -62,8 +61,6 @@ TEST_CASE("math: each term's second result is the derivative of its first") {
     };
     CHECK(matches(math::bradley_terry_term<dual>{1}(along, 0.3, 0.2, 1.7), math::bradley_terry_term<double>{1}(x, 0.3, 0.2, 1.7).second));
     CHECK(matches(math::centering_term<dual>{0.1, 1}(along, 0.3, 1), math::centering_term<double>{0.1, 1}(x, 0.3, 1).second));
-    for (const double e : {0.0, 0.2, 0.5})
-      CHECK(matches(math::dpo_term<dual>{0.4, e, 1}(along, 0.3), math::dpo_term<double>{0.4, e, 1}(x, 0.3).second));
     CHECK(matches(math::squared_error_term<dual>{-100, 1}(along, 2), math::squared_error_term<double>{-100, 1}(x, 2).second));
     for (const double cap : {0.0, 5.0}) {
       const math::logit_map<dual> map{0.5, cap, 2};
