@@ -26,7 +26,7 @@ enum class pair_matching {
 /// Options of `preference` and `preference_sums`.
 struct preference_options {
   reply_score score = reply_score::sum;
-  pair_matching matching = pair_matching::given;  ///< ranks are those in this call; takes the square of the pairs in scratch
+  pair_matching matching = pair_matching::given;  ///< ranks are those in this call; time grows with the square of the pairs
   bool reference_free = false;                    ///< the reference counts as uniform: its log-probs are taken as 0
   double denominator = 0;                         ///< number of pairs of the global batch; host overload: 0 means the pairs given
   double weight = 1;                              ///< what the loss counts for beside others
@@ -96,6 +96,12 @@ struct pair_sums {
   const_real_view<B> margin{}, pair_weight{}, reward_chosen{}, reward_rejected{};
 };
 
+// Pairs are ranked by comparing each with all: so many at once, that a million comparisons lie in scratch.
+inline index_t rank_rows(index_t pairs) {
+  const index_t rows = pairs > 0 ? (index_t{1} << 20) / pairs : 0;
+  return rows < 1 ? 1 : rows < pairs ? rows : pairs;
+}
+
 template <class B>
 std::size_t pair_sums_workspace(index_t pairs, const preference_options& o) {
   using real = real_of<B>;
@@ -105,7 +111,7 @@ std::size_t pair_sums_workspace(index_t pairs, const preference_options& o) {
   for (int i = 0; i < arrays; ++i) w.template add<real>(pairs);
   if (o.matching != pair_matching::given) {
     for (int i = 0; i < 4; ++i) w.template add<real>(pairs);  // two ranks, places, the matched
-    w.template add<real>(pairs * pairs);
+    w.template add<real>(rank_rows(pairs) * pairs);
   }
   w.template add<real>(1);
   return w.add_bytes(metric_rows<B>::workspace(pairs)).bytes();
@@ -125,17 +131,26 @@ void write_places(B& b, real_view<B> places) {
 }
 // The place of each entry of `x` in rising order: it counts those before it.
 template <class B>
-void write_ranks(B& b, const_real_view<B> x, const_real_view<B> places, real_view<B, 2> square, real_view<B> ranks) {
-  const index_t n = x.extent(0);
-  b.transform(math::comes_before{}, square, broadcast_rows(x, n), broadcast_columns(x, n), broadcast_rows(places, n), broadcast_columns(places, n));
-  b.reduce(reduction::sum, as_const(square), as_column(ranks), write_mode::overwrite);
+void write_ranks(B& b, const_real_view<B> x, const_real_view<B> places, real_view<B, 2> compared, real_view<B> ranks) {
+  const index_t n = x.extent(0), rows = compared.extent(0);
+  for (index_t first = 0; first < n; first += rows) {
+    const index_t k = rows < n - first ? rows : n - first;
+    const auto part = compared.slice(0, k);
+    b.transform(math::comes_before{}, part, broadcast_rows(x, k), broadcast_columns(x.slice(first, k), n), broadcast_rows(places, k),
+                broadcast_columns(places.slice(first, k), n));
+    b.reduce(reduction::sum, as_const(part), as_column(ranks.slice(first, k)), write_mode::overwrite);
+  }
 }
 // `y[i] = x[j]` where `to[i]` and `from[j]` are the same rank.
 template <class B>
-void match_ranks(B& b, const_real_view<B> x, const_real_view<B> from, const_real_view<B> to, real_view<B, 2> square, real_view<B> y) {
-  const index_t n = x.extent(0);
-  b.transform(math::of_same_rank{}, square, broadcast_columns(to, n), broadcast_rows(from, n), broadcast_rows(x, n));
-  b.reduce(reduction::sum, as_const(square), as_column(y), write_mode::overwrite);
+void match_ranks(B& b, const_real_view<B> x, const_real_view<B> from, const_real_view<B> to, real_view<B, 2> compared, real_view<B> y) {
+  const index_t n = x.extent(0), rows = compared.extent(0);
+  for (index_t first = 0; first < n; first += rows) {
+    const index_t k = rows < n - first ? rows : n - first;
+    const auto part = compared.slice(0, k);
+    b.transform(math::of_same_rank{}, part, broadcast_columns(to.slice(first, k), n), broadcast_rows(from, k), broadcast_rows(x, k));
+    b.reduce(reduction::sum, as_const(part), as_column(y.slice(first, k)), write_mode::overwrite);
+  }
 }
 
 template <class L>
@@ -188,14 +203,14 @@ void preference_of_pairs(B& b, arena_of<B>& scratch, pair_sums<B> x, const L& li
   }
   if (x.margin.given()) chosen = of(math::add_scaled<real>{real(-1) / beta}, chosen, x.margin);
   numbers rank_chosen, rank_rejected;
-  real_view<B, 2> square;
+  real_view<B, 2> compared;
   if (options.matching != pair_matching::given) {
-    square = scratch.template take<real>(pairs, pairs);
+    compared = scratch.template take<real>(rank_rows(pairs), pairs);
     const auto places = take(), ranks_chosen = take(), ranks_rejected = take(), matched = take();
     write_places(b, places);
-    write_ranks(b, chosen, as_const(places), square, ranks_chosen);
-    write_ranks(b, rejected, as_const(places), square, ranks_rejected);
-    match_ranks(b, rejected, as_const(ranks_rejected), as_const(ranks_chosen), square, matched);
+    write_ranks(b, chosen, as_const(places), compared, ranks_chosen);
+    write_ranks(b, rejected, as_const(places), compared, ranks_rejected);
+    match_ranks(b, rejected, as_const(ranks_rejected), as_const(ranks_chosen), compared, matched);
     rank_chosen = ranks_chosen;
     rank_rejected = ranks_rejected;
     rejected = matched;
@@ -221,7 +236,7 @@ void preference_of_pairs(B& b, arena_of<B>& scratch, pair_sums<B> x, const L& li
   write_loss(b, scratch, out.loss, as_const(loss), factor, out.mode);
   if (options.matching == pair_matching::ranked) {
     const auto back = take();
-    match_ranks(b, d_rejected, rank_chosen, rank_rejected, square, back);
+    match_ranks(b, d_rejected, rank_chosen, rank_rejected, compared, back);
     d_rejected = back;
   }
   // A derivative of 0 stays 0, however steep the score is.

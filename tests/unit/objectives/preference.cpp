@@ -5,6 +5,7 @@
 #include <plumb/objectives/preference.hpp>
 #include <plumb/ops/preference_weights.hpp>
 
+#include <algorithm>
 #include <limits>
 
 using namespace plumb;
@@ -225,6 +226,31 @@ TEST_CASE("preference: pairs of weight 0 do not exist; margins lower the chosen 
   preference_sums(on.compute, on.scratch, {.chosen = c, .rejected = r}, link::sigmoid{.beta = 0.4, .margin = 0.5}, {.reference_free = true, .denominator = 1},
                   {.loss = wanted});
   CHECK(with == Catch::Approx(wanted).epsilon(1e-15));
+}
+
+TEST_CASE("preference: ranks of more pairs than are compared at once are those of a sort") {
+  constexpr index_t pairs = 1500;  // 699 rows of comparisons lie in scratch
+  const auto c = normal_numbers(1, pairs), r = normal_numbers(2, pairs);
+  std::vector<double> d_chosen(pairs), d_rejected(pairs);
+  double loss = 0;
+  serial::backend<double> compute;
+  const preference_options options{.matching = pair_matching::ranked, .reference_free = true, .denominator = 1};
+  std::vector<char> memory(preference_sums_workspace(compute, pairs, options));
+  arena<> scratch(memory);
+  preference_sums(compute, scratch, {.chosen = c, .rejected = r}, link::ipo{.beta = 0.5}, options, {.loss = loss, .d_chosen = d_chosen, .d_rejected = d_rejected});
+  auto of_chosen = c, of_rejected = r;
+  std::sort(of_chosen.begin(), of_chosen.end());
+  std::sort(of_rejected.begin(), of_rejected.end());
+  double want = 0, slopes = 0;
+  for (std::size_t i = 0; i < of_chosen.size(); ++i) want += (of_chosen[i] - of_rejected[i] - 1) * (of_chosen[i] - of_rejected[i] - 1);
+  for (std::size_t i = 0; i < d_chosen.size(); ++i) {
+    const auto at = std::lower_bound(of_chosen.begin(), of_chosen.end(), c[i]) - of_chosen.begin();
+    slopes = std::max(slopes, std::abs(d_chosen[i] - 2 * (c[i] - of_rejected[static_cast<std::size_t>(at)] - 1)));
+    const auto under = std::lower_bound(of_rejected.begin(), of_rejected.end(), r[i]) - of_rejected.begin();
+    slopes = std::max(slopes, std::abs(d_rejected[i] + 2 * (of_chosen[static_cast<std::size_t>(under)] - r[i] - 1)));
+  }
+  CHECK(loss == Catch::Approx(want).epsilon(1e-12));
+  CHECK(slopes < 1e-12);
 }
 
 TEST_CASE("preference: matching by rank, by hand") {
