@@ -1,5 +1,5 @@
 #pragma once
-// The conventions of other projects by their own words: `presets::trl().dpo("hinge")`, `presets::verl().policy("gspo")`. A preset is what you could
+// The conventions of other projects by their own words: `presets::trl().dpo("hinge")`, `presets::verl().policy_loss("gspo")`. A preset is what you could
 // have written yourself: types and options of plumb, to be printed and compared with reflect.hpp. Opt-in; no other header includes it.
 //
 // As of TRL 1.10.0.dev0 (f2cd577), verl 0.8.0.dev (b178a3c), OpenRLHF 0.11.0 (3c3be62), NeMo-Aligner 0.8.0rc0 (af2b3bd), Liger 0.8.2 (ead96b6).
@@ -56,7 +56,13 @@ struct pair_settings {
   double label_smoothing = 0;
   double discopop_tau = 0.05;
   double f_alpha_divergence_coef = 0.5;
-  std::string_view f_divergence_type = "reverse_kl";
+
+  void require(const char* op) const {
+    require_option(op, "beta", beta, beta > 0, "positive");
+    require_option(op, "label_smoothing", label_smoothing, label_smoothing >= 0 && label_smoothing <= 0.5, "in [0, 0.5]");
+    require_option(op, "discopop_tau", discopop_tau, discopop_tau > 0, "positive");
+    require_option(op, "f_alpha_divergence_coef", f_alpha_divergence_coef, true, "a number");
+  }
 };
 /// Numbers of a CPO, SimPO or TPO run, by TRL's names.
 struct free_settings {
@@ -65,17 +71,49 @@ struct free_settings {
   double gamma = 0.5;       ///< `simpo_gamma`, `tpo_l_gamma`
   double alpha = 0;         ///< AlphaPO's
   double likelihood = 1;    ///< `cpo_alpha`, `tpo_alpha`
+
+  void require(const char* op) const {
+    require_option(op, "beta", beta, beta > 0, "positive");
+    require_option(op, "label_smoothing", label_smoothing, label_smoothing >= 0 && label_smoothing <= 0.5, "in [0, 0.5]");
+    require_option(op, "gamma", gamma, true, "a number");
+    require_option(op, "alpha", alpha, true, "a number");
+    require_option(op, "likelihood", likelihood, likelihood >= 0, "0 or positive");
+  }
+};
+/// Numbers of a KTO run, by TRL's names.
+struct unpaired_settings {
+  double beta = 0.1;
+  double desirable_weight = 1;
+  double undesirable_weight = 1;
+
+  void require(const char* op) const {
+    require_option(op, "beta", beta, beta > 0, "positive");
+    require_option(op, "desirable_weight", desirable_weight, desirable_weight >= 0, "0 or positive");
+    require_option(op, "undesirable_weight", undesirable_weight, undesirable_weight >= 0, "0 or positive");
+  }
 };
 /// Numbers of a GRPO run, by TRL's names.
 struct grpo_settings {
-  double epsilon_low = 0.2;
+  double epsilon = 0.2;
   double epsilon_high = 0.2;
   double delta = 0;  ///< 0: none
   double beta = 0;   ///< of the KL term
   bool use_bias_correction_kl = false;
   double sapo_temperature_pos = 1, sapo_temperature_neg = 1.05;
   double vespo_k_pos = 2, vespo_lambda_pos = 3, vespo_k_neg = 3, vespo_lambda_neg = 2;
-  std::string_view importance_sampling_level = "token";
+
+  void require(const char* op) const {
+    require_option(op, "epsilon", epsilon, epsilon >= 0, "0 or positive");
+    require_option(op, "epsilon_high", epsilon_high, epsilon_high >= 0, "0 or positive");
+    require_option(op, "delta", delta, delta == 0 || delta > 1, "0 (none) or above 1");
+    require_option(op, "beta", beta, true, "a number");
+    require_option(op, "sapo_temperature_pos", sapo_temperature_pos, sapo_temperature_pos > 0, "positive");
+    require_option(op, "sapo_temperature_neg", sapo_temperature_neg, sapo_temperature_neg > 0, "positive");
+    require_option(op, "vespo_k_pos", vespo_k_pos, vespo_k_pos >= 0, "0 or positive");
+    require_option(op, "vespo_lambda_pos", vespo_lambda_pos, vespo_lambda_pos >= 0, "0 or positive");
+    require_option(op, "vespo_k_neg", vespo_k_neg, vespo_k_neg >= 0, "0 or positive");
+    require_option(op, "vespo_lambda_neg", vespo_lambda_neg, vespo_lambda_neg >= 0, "0 or positive");
+  }
 };
 /// Numbers of verl's policy losses, by its names.
 struct verl_settings {
@@ -83,6 +121,16 @@ struct verl_settings {
   double clip_ratio_high = 0.2;
   double clip_ratio_c = 3;
   double tau_pos = 1, tau_neg = 1.05;
+  double ppo_kl_coef = 0.1;  ///< of `kl_cov`
+
+  void require(const char* op) const {
+    require_option(op, "clip_ratio_low", clip_ratio_low, clip_ratio_low >= 0, "0 or positive");
+    require_option(op, "clip_ratio_high", clip_ratio_high, clip_ratio_high >= 0, "0 or positive");
+    require_option(op, "clip_ratio_c", clip_ratio_c, clip_ratio_c > 1, "above 1");
+    require_option(op, "tau_pos", tau_pos, tau_pos > 0, "positive");
+    require_option(op, "tau_neg", tau_neg, tau_neg > 0, "positive");
+    require_option(op, "ppo_kl_coef", ppo_kl_coef, true, "a number");
+  }
 };
 
 namespace detail {
@@ -108,8 +156,8 @@ inline surrogate_level level_of(std::string_view name) {
 struct trl {
   /// `DPOConfig.loss_type`. TRL's sigmoid does not look at `label_smoothing`; `sft` is `supervised` over the chosen replies; several losses are
   /// several calls with `weight`. With another divergence than reverse KL, see `apo_down_chosen` too.
-  pair_loss dpo(std::string_view loss_type = "sigmoid", const pair_settings& s = {}) const {
-    pair_loss y{.divergence = f_divergence(s)};
+  pair_loss dpo(std::string_view loss_type = "sigmoid", const pair_settings& s = {}, std::string_view f_divergence_type = "reverse_kl") const {
+    pair_loss y{.divergence = f_divergence(f_divergence_type, s)};
     y.options.score = reply_score::sum;
     if (loss_type == "sigmoid") {
       y.link = link::sigmoid{.beta = s.beta};
@@ -143,6 +191,8 @@ struct trl {
       y.link = link::sigmoid{.beta = s.beta, .label_smoothing = s.label_smoothing};
       y.options.matching = loss_type == "aot" ? pair_matching::ranked_margins : pair_matching::ranked;
       y.divergence = divergence::reverse_kl{};
+    } else if (loss_type == "sft") {
+      fail(message("presets: trl().dpo") << "`sft` is `plumb::supervised` over the chosen replies, no loss of pairs.");
     } else {
       detail::unknown("presets: trl().dpo", loss_type, dpo_losses);
     }
@@ -152,14 +202,14 @@ struct trl {
   /// second call with `write_mode::add`.
   pair_loss apo_down_chosen(const pair_settings& s = {}) const { return {.link = link::apo_down{.beta = s.beta, .margin_share = 0}}; }
   /// `DPOConfig.f_divergence_type`: constants are dropped, alpha's exponent stops at 80 (half precision: 11).
-  any_divergence f_divergence(const pair_settings& s) const {
-    if (s.f_divergence_type == "reverse_kl") return divergence::reverse_kl{};
-    if (s.f_divergence_type == "forward_kl") return divergence::forward_kl{};
-    if (s.f_divergence_type == "js_divergence") return divergence::js{.drop_constant = true};
-    if (s.f_divergence_type == "alpha_divergence")
+  any_divergence f_divergence(std::string_view f_divergence_type, const pair_settings& s = {}) const {
+    if (f_divergence_type == "reverse_kl") return divergence::reverse_kl{};
+    if (f_divergence_type == "forward_kl") return divergence::forward_kl{};
+    if (f_divergence_type == "js_divergence") return divergence::js{.drop_constant = true};
+    if (f_divergence_type == "alpha_divergence")
       return divergence::alpha{.coefficient = s.f_alpha_divergence_coef, .max_exponent = 80, .drop_constant = true};
     static constexpr const char* known[] = {"reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"};
-    detail::unknown("presets: trl().f_divergence", s.f_divergence_type, known);
+    detail::unknown("presets: trl().f_divergence", f_divergence_type, known);
   }
   static constexpr const char* dpo_losses[] = {"sigmoid",   "sigmoid_norm", "hinge",    "ipo",      "exo_pair", "nca_pair", "robust",
                                                "bco_pair",  "sppo_hard",    "apo_zero", "apo_down", "discopop", "aot",      "aot_unpaired"};
@@ -189,22 +239,22 @@ struct trl {
   }
   static constexpr const char* tpo_losses[] = {"sigmoid", "hinge", "ipo", "tpo-l"};
   /// `KTOConfig.loss_type`.
-  kto_options kto(std::string_view loss_type = "kto", double beta = 0.1, double desirable_weight = 1, double undesirable_weight = 1) const {
+  kto_options kto(std::string_view loss_type = "kto", const unpaired_settings& s = {}) const {
     if (loss_type != kto_losses[0] && loss_type != kto_losses[1]) detail::unknown("presets: trl().kto", loss_type, kto_losses);
-    return {.beta = beta, .desirable_weight = desirable_weight, .undesirable_weight = undesirable_weight, .kl_free = loss_type == kto_losses[1]};
+    return {.beta = s.beta, .desirable_weight = s.desirable_weight, .undesirable_weight = s.undesirable_weight, .kl_free = loss_type == kto_losses[1]};
   }
   static constexpr const char* kto_losses[] = {"kto", "apo_zero_unpaired"};
 
-  /// `GRPOConfig.loss_type`, and `gmpo`. `epsilon_high` is CISPO's cap itself. A `delta` below `1 + epsilon_high` bounds positive advantages too.
-  policy grpo(std::string_view loss_type = "dapo", const grpo_settings& s = {}) const {
-    policy y{.surrogate = surrogate::clip{.low = s.epsilon_low,
+  /// `GRPOConfig.loss_type`, and `gmpo`; GSPO is `importance_sampling_level` `sequence`. `epsilon_high` is CISPO's cap itself. A `delta` below `1 + epsilon_high` bounds positive advantages too.
+  policy grpo(std::string_view loss_type = "dapo", const grpo_settings& s = {}, std::string_view importance_sampling_level = "token") const {
+    policy y{.surrogate = surrogate::clip{.low = s.epsilon,
                                           .high = s.delta > 0 && s.delta - 1 < s.epsilon_high ? s.delta - 1 : s.epsilon_high,
                                           .dual = s.delta > 0 ? (s.delta < 1 + s.epsilon_high ? 1 + s.epsilon_high : s.delta) : 0}};
     policy_loss_options& o = y.options;
     o.log_ratio_low = o.log_ratio_high = 0;
     o.kl_coefficient = s.beta;
     o.kl_times_ratio = s.use_bias_correction_kl;
-    o.level = detail::level_of(s.importance_sampling_level);
+    o.level = detail::level_of(importance_sampling_level);
     if (loss_type == "grpo" || loss_type == "sapo" || loss_type == "gmpo") {
       o.aggregate = aggregation::sequence_mean;
     } else if (loss_type == "dr_grpo" || loss_type == "luspo") {
@@ -218,7 +268,7 @@ struct trl {
       y.surrogate = surrogate::vespo{.k_positive = s.vespo_k_pos, .lambda_positive = at_least(s.vespo_lambda_pos), .k_negative = s.vespo_k_neg,
                                      .lambda_negative = at_least(s.vespo_lambda_neg)};
     if (loss_type == "gmpo") {
-      y.surrogate = surrogate::gmpo{.low = s.epsilon_low, .high = s.epsilon_high};
+      y.surrogate = surrogate::gmpo{.low = s.epsilon, .high = s.epsilon_high};
       o.level = surrogate_level::sequence_mean;
     }
     return y;
@@ -259,9 +309,9 @@ struct liger {
   static constexpr const char* dpo_losses[] = {"sigmoid",   "apo_zero", "apo_down", "sppo_hard", "nca_pair",
                                                "hinge",     "bco_pair", "robust",   "exo_pair",  "discopop"};
   /// `LigerFusedLinearGRPOLoss(loss_type=...)`.
-  policy grpo(std::string_view loss_type = "dapo", const grpo_settings& s = {}) const {
+  policy grpo(std::string_view loss_type = "dapo", const grpo_settings& s = {}, std::string_view importance_sampling_level = "token") const {
     for (const char* known : grpo_losses)
-      if (loss_type == known) return trl().grpo(loss_type, s);
+      if (loss_type == known) return trl().grpo(loss_type, s, importance_sampling_level);
     detail::unknown("presets: liger().grpo", loss_type, grpo_losses);
   }
   static constexpr const char* grpo_losses[] = {"grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"};
@@ -296,6 +346,7 @@ struct verl {
       y.surrogate = surrogate::ratio{};
       o.log_ratio_low = o.log_ratio_high = 0;
       o.kl.estimator = kl_estimator::absolute;
+      o.kl_coefficient = s.ppo_kl_coef;
     } else if (loss_mode != "vanilla") {
       detail::unknown("presets: verl().policy_loss", loss_mode, policy_losses);
     }

@@ -3,6 +3,7 @@
 // of plumb includes this one or Hana. Which options there are: reflect/catalogue.hpp.
 
 #include <plumb/plumb.hpp>
+#include <plumb/presets.hpp>
 
 #include <boost/hana/accessors.hpp>
 #include <boost/hana/adapt_struct.hpp>
@@ -16,6 +17,7 @@
 #include <charconv>
 #include <string>
 #include <string_view>
+#include <variant>
 
 PLUMB_NAMESPACE_BEGIN
 
@@ -129,26 +131,35 @@ class reader {
   template <options O>
   void read(O& o) {
     expect('{');
+    std::string before = ", ";
     for (bool first = true; !take('}'); first = false) {
       if (!first) expect(',');
       const std::string key(word());
+      if (before.find(", " + key + ", ") != std::string::npos)
+        fail(message("reflect") << "option `" << key.c_str() << "` stands there twice. Nothing was changed.");
+      before.append(key).append(", ");
       expect(':');
-      const char* const outer = key_;
-      key_ = key.c_str();
-      bool found = false;
-      std::string names;
-      for_each(o, [&](const char* name, auto& value) {
-        names.append(names.empty() ? "" : ", ").append(name);
-        if (found || key != name) return;
-        found = true;
-        read(value);
-      });
-      if (!found) {
-        fail(message("reflect") << (name_of<O> != nullptr ? name_of<O> : "these options") << " has no option `" << key.c_str()
-                                << "`; it has " << names.c_str() << ". Nothing was changed.");
-      }
-      key_ = outer;
+      read_member(o, key);
     }
+  }
+  /// The option called `key` of `o`.
+  template <options O>
+  void read_member(O& o, std::string_view key) {
+    const std::string outer = key_;
+    key_ = key;
+    bool found = false;
+    std::string names;
+    for_each(o, [&](const char* name, auto& value) {
+      names.append(names.empty() ? "" : ", ").append(name);
+      if (found || key != name) return;
+      found = true;
+      read(value);
+    });
+    if (!found) {
+      fail(message("reflect") << (name_of<O> != nullptr ? name_of<O> : "these options") << " has no option `" << key_.c_str()
+                              << "`; it has " << names.c_str() << ". Nothing was changed.");
+    }
+    key_ = outer;
   }
   void end() {
     space();
@@ -194,12 +205,12 @@ class reader {
   [[noreturn]] void refuse(const char* wanted, std::string_view found) const {
     const std::string what(found.empty() ? std::string_view("the end") : found.substr(0, 24));
     message m("reflect");
-    if (key_ != nullptr) m << "option `" << key_ << "`: ";
+    if (!key_.empty()) m << "option `" << key_.c_str() << "`: ";
     fail(m << "expected " << wanted << ", but found `" << what.c_str() << "`. Nothing was changed.");
   }
 
   std::string_view text_;
-  const char* key_ = nullptr;
+  std::string key_;  // the option that is being read
 };
 
 }  // namespace detail
@@ -212,6 +223,23 @@ void validate(const O& o) {
   for_each(o, [](const char*, const auto& value) {
     if constexpr (options<std::remove_cvref_t<decltype(value)>>) validate(value);
   });
+}
+
+/// What stands in a variant: its name, and its options. "link::hinge{beta: 0.1, margin: 1}".
+template <options... O>
+std::string to_text(const std::variant<O...>& choice) {
+  return std::visit([]<class T>(const T& o) { return std::string(name_of<T>).append(to_text(o)); }, choice);
+}
+/// What differs between two choices: of one type, their options; else one and the other.
+template <options... O>
+std::string difference(const std::variant<O...>& from, const std::variant<O...>& to) {
+  if (from.index() != to.index()) return to_text(from).append(" -> ").append(to_text(to));
+  return std::visit([&]<class T>(const T& o) { return difference(o, std::get<T>(to)); }, from);
+}
+/// Checks the choice that is made.
+template <options... O>
+void validate(const std::variant<O...>& choice) {
+  std::visit([](const auto& o) { validate(o); }, choice);
 }
 
 /// Reads what `to_text` prints, or JSON: `{beta: 0.2}`, `{"beta": 0.2, "aggregate": "token_mean"}`. Options that are not named keep the values of
@@ -228,7 +256,12 @@ O parse(std::string_view text, O defaults = {}) {
 /// One option from text: `set(options, "beta", "0.2")`, for the flags of a program.
 template <options O>
 void set(O& o, std::string_view name, std::string_view value) {
-  o = parse(std::string("{").append(name).append(": ").append(value).append("}"), o);
+  O changed = o;
+  detail::reader r(value);
+  r.read_member(changed, name);
+  r.end();
+  validate(changed);
+  o = changed;
 }
 
 }  // namespace reflect
@@ -236,3 +269,4 @@ void set(O& o, std::string_view name, std::string_view value) {
 PLUMB_NAMESPACE_END
 
 #include <plumb/reflect/catalogue.hpp>
+#include <plumb/reflect/presets.hpp>

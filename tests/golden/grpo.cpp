@@ -43,7 +43,7 @@ grpo_batch batch_of(const Job& j, const numbers& logp, const flags& mask, std::s
   const double beta = c.number("beta", 0);
   if (beta != 0) in.ref_logp = c.has_input("ref_per_token_logps") ? c.input("ref_per_token_logps", {rows, columns}).data : logp;
 
-  plumb::presets::grpo_settings said{.epsilon_low = c.number("epsilon_low"), .epsilon_high = c.number("epsilon_high"), .delta = c.number("delta", 0),
+  plumb::presets::grpo_settings said{.epsilon = c.number("epsilon_low"), .epsilon_high = c.number("epsilon_high"), .delta = c.number("delta", 0),
                                      .beta = beta, .use_bias_correction_kl = c.flag("use_bias_correction_kl", false)};
   said.sapo_temperature_pos = c.number("sapo_temperature_pos", said.sapo_temperature_pos);
   said.sapo_temperature_neg = c.number("sapo_temperature_neg", said.sapo_temperature_neg);
@@ -52,8 +52,7 @@ grpo_batch batch_of(const Job& j, const numbers& logp, const flags& mask, std::s
   said.vespo_lambda_pos = c.number("vespo_lambda_pos", said.vespo_lambda_pos);
   said.vespo_lambda_neg = c.number("vespo_lambda_neg", said.vespo_lambda_neg);
   const std::string level = c.is_set("importance_sampling_level") ? c.text("importance_sampling_level") : "token";
-  said.importance_sampling_level = level;
-  take(in, plumb::presets::trl().grpo(x.loss_type, said));
+  take(in, plumb::presets::trl().grpo(x.loss_type, said, level));
   plumb::policy_loss_options& o = in.options;
   const double size = static_cast<double>(rows);
   const double tokens = at_least_1(scored_tokens(in.sequences));

@@ -39,6 +39,7 @@ void choose_verl(Job& j, policy_call& in, const char* loss_mode) {
   plumb::presets::verl_settings s{.clip_ratio_low = low, .clip_ratio_high = high, .clip_ratio_c = c.number("clip_ratio_c", 3)};
   s.tau_pos = c.number("tau_pos", s.tau_pos);
   s.tau_neg = c.number("tau_neg", s.tau_neg);
+  if (c.is_set("policy_loss") && c.options.at("policy_loss").contains("ppo_kl_coef")) s.ppo_kl_coef = c.options.at("policy_loss").at("ppo_kl_coef").get<double>();
   take(in, plumb::presets::verl().policy_loss(loss_mode, s));
 }
 
@@ -191,7 +192,6 @@ constexpr auto verl_kl_cov = [](auto& j) {
                       .chosen;
   if (!in.importance_weights.empty()) in.kl_weights = times(in.kl_weights, in.importance_weights);
   in.ref_logp = in.old_logp;
-  in.options.kl_coefficient = from_policy_loss(c, "ppo_kl_coef");
   aggregate_as_verl(c, in);
   const policy_answer y = call(j, in);
   j.output("loss", {y.loss}, largest_term(y));

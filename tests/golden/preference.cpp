@@ -66,8 +66,7 @@ struct trl_loss {
 trl_loss trl_loss_of(const golden_case& c) {
   trl_loss y;
   const std::string divergence_name = c.is_set("f_divergence_type") ? c.text("f_divergence_type") : "reverse_kl";
-  plumb::presets::pair_settings said = trl_settings(c);
-  said.f_divergence_type = divergence_name;
+  const plumb::presets::pair_settings said = trl_settings(c);
   const nlohmann::json& types = c.options.at("loss_types");
   for (std::size_t i = 0; i < types.size(); ++i) {
     const double weight = c.is_set("loss_weights") ? c.options.at("loss_weights").at(i).get<double>() : 1;
@@ -77,7 +76,7 @@ trl_loss trl_loss_of(const golden_case& c) {
       continue;
     }
     y.names.push_back(name);
-    preference_term t = term_of(plumb::presets::trl().dpo(name, said));
+    preference_term t = term_of(plumb::presets::trl().dpo(name, said, divergence_name));
     t.weight = weight;
     y.terms.push_back(t);
     if (const auto* down = std::get_if<link::apo_down>(&t.link); down != nullptr && down->chosen_share == 0) {
@@ -174,9 +173,8 @@ void compare_trl(Job& j, const preference_call& in, const trl_loss& loss, const 
   j.output("rejected_rewards", reward_of_rejected, beta * logp);
   preference_term of_scores;
   const std::string divergence_name = c.is_set("f_divergence_type") ? c.text("f_divergence_type") : "reverse_kl";
-  plumb::presets::pair_settings said = trl_settings(c);
-  said.f_divergence_type = divergence_name;
-  of_scores.divergence = divergence_of(plumb::presets::trl().f_divergence(said));
+  const plumb::presets::pair_settings said = trl_settings(c);
+  of_scores.divergence = divergence_of(plumb::presets::trl().f_divergence(divergence_name, said));
   j.output("delta_score", score_differences(j, in, of_scores), logp);
   j.output("reward_accuracy", {logs.metrics[accuracy]}, nothing_cancels);
   j.output("reward_margin", {logs.metrics[margin]}, beta * logp);

@@ -21,6 +21,10 @@ struct sequence_layout {
 
   index_t sequences() const { return begin.extent(0); }
 
+  /// A vector that is gone after the call: the layout would look at nothing.
+  template <class C>
+    requires(!std::is_lvalue_reference_v<C> && requires { typename C::allocator_type; })
+  static sequence_layout packed(C&&, view<const std::uint8_t, 1, Space> = {}) = delete;
   static sequence_layout packed(view<const std::int32_t, 1, Space> cu_seqlens,
                                 view<const std::uint8_t, 1, Space> scored = {}) {
     const index_t s = cu_seqlens.empty() ? 0 : cu_seqlens.extent(0) - 1;
@@ -42,7 +46,7 @@ struct preference_pairs {
 PLUMB_TYPES_END
 PLUMB_NAMESPACE_BEGIN
 
-/// Every sequence lies inside arrays of `tokens` entries. Looks at the data of host memory.
+/// Every sequence lies inside arrays of `tokens` entries, and no two overlap. Looks at the data of host memory.
 template <class Space>
 void require_layout_data(const char* operation, const sequence_layout<Space>& layout, index_t tokens) {
   if constexpr (std::is_same_v<Space, host_space>) {
@@ -51,6 +55,10 @@ void require_layout_data(const char* operation, const sequence_layout<Space>& la
       if (b < 0 || e < b || e > tokens)
         fail(message(operation) << "sequence " << s << " is tokens " << b << " to " << e << ", but there are " << tokens
                                 << ". Nothing was written.");
+      for (index_t o = 0; b < e && o < s; ++o)
+        if (layout.begin(o) < layout.end(o) && layout.begin(o) < e && b < layout.end(o))
+          fail(message(operation) << "sequences " << o << " and " << s << " overlap: tokens " << static_cast<index_t>(layout.begin(o)) << " to "
+                                  << static_cast<index_t>(layout.end(o)) << ", and " << b << " to " << e << ". Nothing was written.");
     }
   }
 }
@@ -92,6 +100,16 @@ void require_ids([[maybe_unused]] const char* operation, [[maybe_unused]] const 
 #if defined(PLUMB_CHECKED)
   require_id_data(operation, name, ids, count, negative_allowed);
 #endif
+}
+
+/// The bounds of a padded batch `[B, T]`, whose masks lie in `scored`: `begin[b] = b * columns`, `end[b] = (b + 1) * columns`, both `[B]` in
+/// host memory. Give a row's real length as its end instead, and its padding needs no mask.
+inline void padded_bounds(index_t columns, view<std::int32_t, 1> begin, view<std::int32_t, 1> end) {
+  require_same_shape("padded_bounds", "end", end, "begin", begin);
+  for (index_t b = 0; b < begin.extent(0); ++b) {
+    begin(b) = static_cast<std::int32_t>(b * columns);
+    end(b) = static_cast<std::int32_t>((b + 1) * columns);
+  }
 }
 
 /// Number of scored tokens of the whole layout (host memory): the denominator of a token mean.

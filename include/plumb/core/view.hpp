@@ -64,9 +64,9 @@ struct view {
              std::is_convertible_v<decltype(std::declval<C&>().data()), T*>)
   constexpr view(C&& c) : view(c.data(), static_cast<index_t>(c.size())) {}
 
-  /// One number in host memory, as where a loss goes.
+  /// One number in host memory, as where a loss goes; not a temporary.
   template <class U>
-    requires(R == 1 && std::is_same_v<Space, host_space> && std::is_same_v<U, T> && !std::is_const_v<U>)
+    requires(R == 1 && std::is_same_v<Space, host_space> && (std::is_same_v<U, T> || std::is_same_v<const U, T>))
   constexpr view(U& one) : view(&one, index_t{1}) {}
 
   /// Reading what can be written.

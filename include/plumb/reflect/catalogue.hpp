@@ -4,115 +4,140 @@
 #include <plumb/reflect.hpp>
 
 // clang-format off
-#define PLUMB_CATALOGUE(row)                                                                                                                     \
-  row(token_logp_options, temperature, softcap, logit_scale)                                                                                     \
-  row(linear_token_logp_options, logits, chunk_rows)                                                                                             \
-  row(reward_head_options, mean, standard_deviation, chunk_rows)                                                                                 \
-  row(aggregate_options, mode, denominator, length_epsilon, weight)                                                                              \
-  row(moments_options, variance, count_epsilon)                                                                                                  \
-  row(whiten_options, shift_mean, variance, guard, epsilon, count_epsilon, unscored)                                                             \
-  row(top_tokens_options, count)                                                                                                                 \
-  row(kl_estimate, estimator, straight_through, log_ratio_limit, limit)                                                                          \
-  row(kl_penalty_options, estimate, aggregate, denominator, length_epsilon, weight)                                                              \
-  row(token_rewards_options, kl_coefficient, placement, unfinished_scale, unfinished_offset, score_min, score_max)                               \
-  row(gae_options, gamma, lambda)                                                                                                                \
-  row(discounted_returns_options, gamma)                                                                                                         \
-  row(n_step_returns_options, gamma, steps)                                                                                                      \
-  row(vtrace_options, gamma, lambda, rho_limit, trace_limit, advantage_limit, alpha)                                                             \
-  row(fixed_kl_controller, coefficient)                                                                                                          \
-  row(adaptive_kl_controller, coefficient, target, horizon, error_limit)                                                                         \
-  row(shaping::overlong, max_length, buffer, factor)                                                                                             \
-  row(shaping::scale_truncated, factor)                                                                                                          \
-  row(shaping::fix_truncated, reward)                                                                                                            \
-  row(shaping::clip, low, high)                                                                                                                  \
-  row(shaping::kl_penalty, coefficient)                                                                                                          \
-  row(varied_groups_options, tolerance)                                                                                                          \
-  row(advantage::centered, alone)                                                                                                                \
-  row(advantage::grpo, epsilon, unbiased, variance_floor, alone)                                                                                 \
-  row(advantage::batch_scaled, epsilon, unbiased)                                                                                                \
-  row(advantage::batch_normalized, epsilon, unbiased)                                                                                            \
-  row(advantage::rloo, alone)                                                                                                                    \
-  row(gdpo_options, each, whole)                                                                                                                 \
-  row(gpg_options, divisor, valid, alone)                                                                                                        \
-  row(opo_options, alone)                                                                                                                        \
-  row(token_cells_options, position, no_lone_tail)                                                                                               \
-  row(optimal_token_baseline_options, epsilon)                                                                                                   \
-  row(passk_options, normalize, epsilon)                                                                                                         \
-  row(reinforce_plus_plus_options, gamma, whiten)                                                                                                \
-  row(reinforce_plus_plus_baseline_options, center, whiten)                                                                                      \
-  row(correction::truncated, lower, upper)                                                                                                       \
-  row(correction::masked, lower, upper)                                                                                                          \
-  row(importance_options, level, normalize, log_ratio_limit, length_epsilon)                                                                     \
-  row(rejection::k1, lower, upper)                                                                                                               \
-  row(rejection::k2, upper)                                                                                                                      \
-  row(rejection::k3, upper)                                                                                                                      \
-  row(rejection_options, level, log_ratio_limit, length_epsilon)                                                                                 \
-  row(ratio_statistics_options, level, lower, upper, log_ratio_limit, length_epsilon)                                                            \
-  row(off_policy_options, log_ratio_limit, length_epsilon)                                                                                       \
-  row(covariance_selection_options, count, lower, upper)                                                                                         \
-  row(ld_dpo_options, alpha)                                                                                                                     \
-  row(reference_sync_options, share)                                                                                                             \
-  row(attribute_posterior_options, levels, concentration, edges, clamp, missing)                                                                 \
-  row(extrapolate_weights_options, alpha)                                                                                                        \
-  row(supervised_options, aggregate, denominator, length_epsilon, weight)                                                                        \
-  row(distill::jensen_shannon, beta)                                                                                                             \
-  row(distillation_options, temperature, temperature_squared, rest, aggregate, denominator, length_epsilon, weight, chunk_rows)                  \
-  row(bradley_terry_options, center_coefficient, denominator, weight)                                                                            \
-  row(rated_bradley_terry_options, use, ties_to_second, missing, loss)                                                                           \
-  row(attribute_regression_options, missing, denominator, weight)                                                                                \
-  row(goal_reward_options, mean, standard_deviation)                                                                                             \
-  row(round_ratings_options, top)                                                                                                                \
-  row(standardize_rewards_options, epsilon)                                                                                                      \
-  row(process_reward_options, missing, denominator, weight)                                                                                      \
-  row(steerlm2_options, value, per_token, denominator, weight, distance_epsilon)                                                                 \
-  row(link::sigmoid, beta, label_smoothing, margin)                                                                                              \
-  row(link::robust, beta, label_smoothing)                                                                                                       \
-  row(link::hinge, beta, margin)                                                                                                                 \
-  row(link::ipo, beta)                                                                                                                           \
-  row(link::exo_pair, beta, label_smoothing)                                                                                                     \
-  row(link::nca_pair, beta)                                                                                                                      \
-  row(link::bco_pair, beta)                                                                                                                      \
-  row(link::sppo_hard, beta)                                                                                                                     \
-  row(link::sppo, beta)                                                                                                                          \
-  row(link::apo_zero, beta)                                                                                                                      \
-  row(link::apo_down, beta, chosen_share, margin_share)                                                                                          \
-  row(link::discopop, beta, tau)                                                                                                                 \
-  row(link::dpop, beta, lambda)                                                                                                                  \
-  row(link::rpo_squared, beta, scale)                                                                                                            \
-  row(link::rpo_backward_kl, beta, scale)                                                                                                        \
-  row(link::rpo_forward_kl, beta, scale)                                                                                                         \
-  row(link::odds_ratio, beta)                                                                                                                    \
-  row(divergence::forward_kl, max_exponent)                                                                                                      \
-  row(divergence::js, drop_constant)                                                                                                             \
-  row(divergence::alpha, coefficient, max_exponent, drop_constant)                                                                               \
-  row(dpo_options, beta, label_smoothing, reference_free, denominator, weight)                                                                   \
-  row(preference_options, score, matching, reference_free, denominator, weight)                                                                  \
-  row(likelihood_term, weight, aggregate, denominator)                                                                                           \
-  row(cpo_options<>, link, score, likelihood, denominator, weight)                                                                               \
-  row(orpo_options, beta, likelihood, denominator, weight)                                                                                       \
-  row(simpo_options, beta, gamma, label_smoothing, alpha, likelihood, denominator, weight)                                                       \
-  row(tpo_options<>, link, score, likelihood, denominator, weight)                                                                               \
-  row(xpo_options<>, link, alpha, denominator, weight)                                                                                           \
-  row(bco_options, beta, score, denominator, weight)                                                                                             \
-  row(kto_kl_options, clamp, score)                                                                                                              \
-  row(kto_options, beta, desirable_weight, undesirable_weight, kl_free, score, denominator, weight)                                              \
-  row(nash_md_options, beta, baseline, denominator, weight)                                                                                      \
-  row(surrogate::clip, low, high, dual)                                                                                                          \
-  row(surrogate::cispo, low, high)                                                                                                               \
-  row(surrogate::sapo, tau_positive, tau_negative)                                                                                               \
-  row(surrogate::vespo, k_positive, lambda_positive, k_negative, lambda_negative)                                                                \
-  row(surrogate::gmpo, low, high)                                                                                                                \
-  row(policy_loss_options, level, log_ratio_low, log_ratio_high, kl, kl_coefficient, kl_times_ratio, entropy_coefficient, aggregate,             \
-      denominator, length_epsilon, weight)                                                                                                       \
-  row(value_loss_options, clip_range, mean, standard_deviation, aggregate, denominator, length_epsilon, weight)                                  \
+#define PLUMB_CATALOGUE(row)                                                                                                                          \
+  row(token_logp_options, temperature, softcap, logit_scale)                                                                                          \
+  row(linear_token_logp_options, logits, chunk_rows)                                                                                                  \
+  row(reward_head_options, mean, standard_deviation, chunk_rows)                                                                                      \
+  row(aggregate_options, mode, denominator, length_epsilon, weight)                                                                                   \
+  row(moments_options, variance, count_epsilon)                                                                                                       \
+  row(whiten_options, shift_mean, variance, guard, epsilon, count_epsilon, unscored)                                                                  \
+  row(top_tokens_options, count)                                                                                                                      \
+  row(kl_estimate, estimator, straight_through, log_ratio_limit, limit)                                                                               \
+  row(kl_penalty_options, estimate, aggregate, denominator, length_epsilon, weight)                                                                   \
+  row(token_rewards_options, kl_coefficient, placement, unfinished_scale, unfinished_offset, score_min, score_max)                                    \
+  row(gae_options, gamma, lambda)                                                                                                                     \
+  row(discounted_returns_options, gamma)                                                                                                              \
+  row(n_step_returns_options, gamma, steps)                                                                                                           \
+  row(vtrace_options, gamma, lambda, rho_limit, trace_limit, advantage_limit, alpha)                                                                  \
+  row(fixed_kl_controller, coefficient)                                                                                                               \
+  row(adaptive_kl_controller, coefficient, target, horizon, error_limit)                                                                              \
+  row(shaping::overlong, max_length, buffer, factor)                                                                                                  \
+  row(shaping::scale_truncated, factor)                                                                                                               \
+  row(shaping::fix_truncated, reward)                                                                                                                 \
+  row(shaping::clip, low, high)                                                                                                                       \
+  row(shaping::kl_penalty, coefficient)                                                                                                               \
+  row(varied_groups_options, tolerance)                                                                                                               \
+  row(advantage::centered, alone)                                                                                                                     \
+  row(advantage::grpo, epsilon, unbiased, variance_floor, alone)                                                                                      \
+  row(advantage::batch_scaled, epsilon, unbiased)                                                                                                     \
+  row(advantage::batch_normalized, epsilon, unbiased)                                                                                                 \
+  row(advantage::rloo, alone)                                                                                                                         \
+  row(gdpo_options, each, whole)                                                                                                                      \
+  row(gpg_options, divisor, valid, alone)                                                                                                             \
+  row(opo_options, alone)                                                                                                                             \
+  row(token_cells_options, position, no_lone_tail)                                                                                                    \
+  row(optimal_token_baseline_options, epsilon)                                                                                                        \
+  row(passk_options, normalize, epsilon)                                                                                                              \
+  row(reinforce_plus_plus_options, gamma, whiten)                                                                                                     \
+  row(reinforce_plus_plus_baseline_options, center, whiten)                                                                                           \
+  row(correction::truncated, lower, upper)                                                                                                            \
+  row(correction::masked, lower, upper)                                                                                                               \
+  row(importance_options, level, normalize, log_ratio_limit, length_epsilon)                                                                          \
+  row(rejection::k1, lower, upper)                                                                                                                    \
+  row(rejection::k2, upper)                                                                                                                           \
+  row(rejection::k3, upper)                                                                                                                           \
+  row(rejection_options, level, log_ratio_limit, length_epsilon)                                                                                      \
+  row(ratio_statistics_options, level, lower, upper, log_ratio_limit, length_epsilon)                                                                 \
+  row(off_policy_options, log_ratio_limit, length_epsilon)                                                                                            \
+  row(covariance_selection_options, count, lower, upper)                                                                                              \
+  row(ld_dpo_options, alpha)                                                                                                                          \
+  row(reference_sync_options, share)                                                                                                                  \
+  row(attribute_posterior_options, levels, concentration, edges, clamp, missing)                                                                      \
+  row(extrapolate_weights_options, alpha)                                                                                                             \
+  row(supervised_options, aggregate, denominator, length_epsilon, weight)                                                                             \
+  row(distill::jensen_shannon, beta)                                                                                                                  \
+  row(distillation_options, temperature, temperature_squared, rest, aggregate, denominator, length_epsilon, weight, chunk_rows)                       \
+  row(bradley_terry_options, center_coefficient, denominator, weight)                                                                                 \
+  row(rated_bradley_terry_options, use, ties_to_second, missing, loss)                                                                                \
+  row(attribute_regression_options, missing, denominator, weight)                                                                                     \
+  row(goal_reward_options, mean, standard_deviation)                                                                                                  \
+  row(round_ratings_options, top)                                                                                                                     \
+  row(standardize_rewards_options, epsilon)                                                                                                           \
+  row(process_reward_options, missing, denominator, weight)                                                                                           \
+  row(steerlm2_options, value, per_token, denominator, weight, distance_epsilon)                                                                      \
+  row(link::sigmoid, beta, label_smoothing, margin)                                                                                                   \
+  row(link::robust, beta, label_smoothing)                                                                                                            \
+  row(link::hinge, beta, margin)                                                                                                                      \
+  row(link::ipo, beta)                                                                                                                                \
+  row(link::exo_pair, beta, label_smoothing)                                                                                                          \
+  row(link::nca_pair, beta)                                                                                                                           \
+  row(link::bco_pair, beta)                                                                                                                           \
+  row(link::sppo_hard, beta)                                                                                                                          \
+  row(link::sppo, beta)                                                                                                                               \
+  row(link::apo_zero, beta)                                                                                                                           \
+  row(link::apo_down, beta, chosen_share, margin_share)                                                                                               \
+  row(link::discopop, beta, tau)                                                                                                                      \
+  row(link::dpop, beta, lambda)                                                                                                                       \
+  row(link::rpo_squared, beta, scale)                                                                                                                 \
+  row(link::rpo_backward_kl, beta, scale)                                                                                                             \
+  row(link::rpo_forward_kl, beta, scale)                                                                                                              \
+  row(link::odds_ratio, beta)                                                                                                                         \
+  row(divergence::forward_kl, max_exponent)                                                                                                           \
+  row(divergence::js, drop_constant)                                                                                                                  \
+  row(divergence::alpha, coefficient, max_exponent, drop_constant)                                                                                    \
+  row(dpo_options, beta, label_smoothing, reference_free, denominator, weight)                                                                        \
+  row(preference_options, score, matching, reference_free, denominator, weight)                                                                       \
+  row(likelihood_term, weight, aggregate, denominator)                                                                                                \
+  row(cpo_options<>, link, score, likelihood, denominator, weight)                                                                                    \
+  row(cpo_options<plumb::link::hinge>, link, score, likelihood, denominator, weight) \
+  row(cpo_options<plumb::link::ipo>, link, score, likelihood, denominator, weight) \
+  row(orpo_options, beta, likelihood, denominator, weight)                                                                                            \
+  row(simpo_options, beta, gamma, label_smoothing, alpha, likelihood, denominator, weight)                                                            \
+  row(tpo_options<>, link, score, likelihood, denominator, weight)                                                                                    \
+  row(tpo_options<plumb::link::hinge>, link, score, likelihood, denominator, weight) \
+  row(tpo_options<plumb::link::ipo>, link, score, likelihood, denominator, weight) \
+  row(xpo_options<>, link, alpha, denominator, weight)                                                                                                \
+  row(bco_options, beta, score, denominator, weight)                                                                                                  \
+  row(kto_kl_options, clamp, score)                                                                                                                   \
+  row(kto_options, beta, desirable_weight, undesirable_weight, kl_free, score, denominator, weight)                                                   \
+  row(nash_md_options, beta, baseline, denominator, weight)                                                                                           \
+  row(surrogate::clip, low, high, dual)                                                                                                               \
+  row(surrogate::cispo, low, high)                                                                                                                    \
+  row(surrogate::sapo, tau_positive, tau_negative)                                                                                                    \
+  row(surrogate::vespo, k_positive, lambda_positive, k_negative, lambda_negative)                                                                     \
+  row(surrogate::gmpo, low, high)                                                                                                                     \
+  row(policy_loss_options, level, log_ratio_low, log_ratio_high, kl, kl_coefficient, kl_times_ratio, entropy_coefficient, aggregate,                  \
+      denominator, length_epsilon, weight)                                                                                                            \
+  row(value_loss_options, clip_range, mean, standard_deviation, aggregate, denominator, length_epsilon, weight)                                       \
+  row(presets::pair_settings, beta, label_smoothing, discopop_tau, f_alpha_divergence_coef)                                                           \
+  row(presets::free_settings, beta, label_smoothing, gamma, alpha, likelihood)                                                                        \
+  row(presets::unpaired_settings, beta, desirable_weight, undesirable_weight)                                                                         \
+  row(presets::grpo_settings, epsilon, epsilon_high, delta, beta, use_bias_correction_kl, sapo_temperature_pos, sapo_temperature_neg, vespo_k_pos,    \
+      vespo_lambda_pos, vespo_k_neg, vespo_lambda_neg)                                                                                                \
+  row(presets::verl_settings, clip_ratio_low, clip_ratio_high, clip_ratio_c, tau_pos, tau_neg, ppo_kl_coef)                                           \
   row(rain::tree_options, rule, similarity_threshold, similarity_weight, root_mix, variance_threshold, value_threshold, most_children)
 // clang-format on
+
+// Those that are a choice and have no options.
+#define PLUMB_CATALOGUE_BARE(row) \
+  row(correction::none)           \
+  row(distill::forward_kl)        \
+  row(distill::reverse_kl)        \
+  row(divergence::reverse_kl)     \
+  row(surrogate::ratio)           \
+  row(surrogate::reinforce)
 
 #define PLUMB_ADAPT(type, ...)                        \
   BOOST_HANA_ADAPT_STRUCT(plumb::type, __VA_ARGS__); \
   template <>                                         \
   inline constexpr const char* plumb::reflect::name_of<plumb::type> = #type;
 PLUMB_CATALOGUE(PLUMB_ADAPT)
+#undef PLUMB_ADAPT
+#define PLUMB_ADAPT(type)                    \
+  BOOST_HANA_ADAPT_STRUCT(plumb::type);     \
+  template <>                                \
+  inline constexpr const char* plumb::reflect::name_of<plumb::type> = #type;
+PLUMB_CATALOGUE_BARE(PLUMB_ADAPT)
 #undef PLUMB_ADAPT
 
 PLUMB_NAMESPACE_BEGIN
@@ -212,7 +237,7 @@ struct without_first {
 }  // namespace detail
 #define PLUMB_TYPE(type, ...) , plumb::type
 /// Every option type, to go through them all.
-using catalogue = typename detail::without_first<void PLUMB_CATALOGUE(PLUMB_TYPE)>::type;
+using catalogue = typename detail::without_first<void PLUMB_CATALOGUE(PLUMB_TYPE) PLUMB_CATALOGUE_BARE(PLUMB_TYPE)>::type;
 #undef PLUMB_TYPE
 
 }  // namespace reflect

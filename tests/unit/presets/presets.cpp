@@ -14,26 +14,11 @@ using plumb_test::refusal;
 
 namespace {
 
-template <class O>
-std::string described(const O& o) {
-  if constexpr (reflect::options<O>) {
-    return std::string(reflect::name_of<O>) + reflect::to_text(o);
-  } else {
-    return typeid(O).name();  // without options
-  }
-}
-template <class... T>
-std::string described(const std::variant<T...>& v) {
-  return std::visit([](const auto& o) { return described(o); }, v);
-}
-std::string described(const presets::pair_loss& p) { return described(p.link) + described(p.divergence) + described(p.options); }
-std::string described(const presets::policy& p) { return described(p.surrogate) + described(p.options); }
-
 /// Each name gives other options than every name before it, but for `same` of them; an unknown one is refused in a sentence with all of them.
 template <std::size_t N, class F>
 void each_is_its_own(const char* const (&names)[N], const F& f, std::size_t same = 0) {
   std::set<std::string> seen;
-  for (const char* name : names) seen.insert(described(f(name)));
+  for (const char* name : names) seen.insert(reflect::to_text(f(name)));
   CHECK(seen.size() + same == N);
   const std::string said = refusal([&] { f("no_such_loss"); });
   CHECK(said.find("there is no `no_such_loss`; there are ") != std::string::npos);
@@ -97,9 +82,9 @@ TEST_CASE("presets: every name reaches a formula") {
 }
 
 TEST_CASE("presets: levels, aggregations, divergences, KL estimators by name") {
-  CHECK(presets::trl().grpo("grpo", {.importance_sampling_level = "sequence"}).options.level == surrogate_level::sequence_mean);
-  CHECK(presets::trl().grpo("grpo", {.importance_sampling_level = "sequence_token"}).options.level == surrogate_level::sequence_token);
-  CHECK(refusal([] { presets::trl().grpo("grpo", {.importance_sampling_level = "word"}); }) ==
+  CHECK(presets::trl().grpo("grpo", {}, "sequence").options.level == surrogate_level::sequence_mean);
+  CHECK(presets::trl().grpo("grpo", {}, "sequence_token").options.level == surrogate_level::sequence_token);
+  CHECK(refusal([] { presets::trl().grpo("grpo", {}, "word"); }) ==
         "plumb: presets: importance_sampling_level: there is no `word`; there are token, sequence, sequence_token.");
   policy_loss_options o;
   presets::verl().aggregate(o, "seq-mean-token-mean");
@@ -107,7 +92,7 @@ TEST_CASE("presets: levels, aggregations, divergences, KL estimators by name") {
   CHECK(o.length_epsilon == 1e-8);
   CHECK(refusal([&] { presets::verl().aggregate(o, "mean"); }).find("seq-mean-token-sum-norm") != std::string::npos);
   for (const auto& [name, index] : {std::pair{"reverse_kl", 0u}, {"forward_kl", 1u}, {"js_divergence", 2u}, {"alpha_divergence", 3u}})
-    CHECK(presets::trl().dpo("sigmoid", {.f_divergence_type = name}).divergence.index() == index);
+    CHECK(presets::trl().dpo("sigmoid", {}, name).divergence.index() == index);
   const auto k3 = presets::verl().kl_penalty("low_var_kl+");
   CHECK(k3.straight_through);
   CHECK(k3.estimator == kl_estimator::k3);
@@ -119,6 +104,17 @@ TEST_CASE("presets: levels, aggregations, divergences, KL estimators by name") {
 }
 
 TEST_CASE("presets: what they are can be read, and compared") {
-  CHECK(reflect::difference(presets::trl().ppo().options, presets::verl().ppo().options) == "log_ratio_low: 0 -> 20, log_ratio_high: 0 -> 20");
+  CHECK(reflect::difference(presets::trl().ppo(), presets::verl().ppo()) ==
+        "surrogate dual: 0 -> 3; options log_ratio_low: 0 -> 20, log_ratio_high: 0 -> 20");
+  CHECK(reflect::difference(presets::trl().dpo("sigmoid"), presets::trl().dpo("hinge")) ==
+        "link link::sigmoid{beta: 0.1, label_smoothing: 0, margin: 0} -> link::hinge{beta: 0.1, margin: 1}");
+  CHECK(reflect::difference(presets::trl().dpo("ipo", {.beta = 0.2}), presets::trl().dpo("ipo")) == "link beta: 0.2 -> 0.1");
+  CHECK(reflect::to_text(presets::trl().dpo("hinge", {}, "js_divergence")) ==
+        "link::hinge{beta: 0.1, margin: 1}; divergence::js{drop_constant: true}; {score: sum, matching: given, reference_free: false, denominator: 0, "
+        "weight: 1}");
+  reflect::validate(presets::trl().dpo("hinge"));
+  CHECK(refusal([] { reflect::validate(presets::trl().dpo("hinge", {.beta = -1})); }) ==
+        "plumb: link::hinge: option `beta` is -1 but must be positive. Nothing was written.");
+  CHECK(refusal([] { presets::trl().dpo("sft"); }) == "plumb: presets: trl().dpo: `sft` is `plumb::supervised` over the chosen replies, no loss of pairs.");
   CHECK(reflect::difference(presets::openrlhf().whitening(), presets::trl().whitening()) == "variance: biased -> unbiased, guard: floor -> add, unscored: zero -> transformed");
 }

@@ -58,10 +58,15 @@ TEST_CASE("what cannot be read is told in a sentence, and nothing is changed") {
   const auto refused = [&](const char* name, const char* value) { return refusal([&] { reflect::set(d, name, value); }); };
   CHECK(refused("betta", "0.3") == "plumb: reflect: dpo_options has no option `betta`; it has beta, label_smoothing, reference_free, denominator, "
                                    "weight. Nothing was changed.");
-  CHECK(refused("beta", "much") == "plumb: reflect: option `beta`: expected a number, but found `much}`. Nothing was changed.");
+  CHECK(refused("beta", "much") == "plumb: reflect: option `beta`: expected a number, but found `much`. Nothing was changed.");
   CHECK(refused("beta", "-1") == "plumb: dpo_options: option `beta` is -1 but must be positive. Nothing was written.");
   CHECK(refused("reference_free", "2") == "plumb: reflect: option `reference_free`: expected true or false, but found `2`. Nothing was changed.");
+  CHECK(refused("beta", "0.3, weight: 5") == "plumb: reflect: expected nothing more, but found `, weight: 5`. Nothing was changed.");
+  CHECK(refused("beta: 0.7, weight", "9").find("has no option `beta: 0.7, weight`") != std::string::npos);
   CHECK(d.beta == 0.4);
+  CHECK(d.weight == 1);
+  CHECK(refusal([] { reflect::parse<dpo_options>("{beta: 0.1, beta: 0.2}"); }) ==
+        "plumb: reflect: option `beta` stands there twice. Nothing was changed.");
   CHECK(refusal([] { reflect::parse<aggregate_options>("{mode: mean}"); }) ==
         "plumb: reflect: option `mode`: expected token_mean, sequence_mean, sequence_sum, but found `mean`. Nothing was changed.");
   CHECK(refusal([] { reflect::parse<aggregate_options>("{weight: 3"); }) ==
