@@ -24,17 +24,19 @@ void run(benchmark::State& state, std::type_identity<Row>) {
   float loss = 0;
   const auto layout = plumb::sequence_layout<>::packed(cu, scored);
   Row one;
-  desk<Row> on(plumb::policy_loss_workspace(one.backend, layout, static_cast<plumb::index_t>(tokens)));
+  const plumb::policy_loss_inputs<float> in{.logp = logp, .old_logp = old_logp, .advantages = advantages, .sequences = layout};
+  const plumb::policy_loss_outputs<float> out{.loss = loss, .d_logp = gradient};
+  const plumb::policy_loss_options options{.denominator = count_of};
+  desk<Row> on(plumb::policy_loss_workspace(one.backend, in, plumb::surrogate::clip{}, options, out));
   for (auto _ : state) {
-    plumb::policy_loss(on.row.backend, on.scratch, {.logp = logp, .old_logp = old_logp, .advantages = advantages, .sequences = layout},
-                       plumb::surrogate::clip{}, {.denominator = count_of}, {.loss = loss, .d_logp = gradient});
+    plumb::policy_loss(on.row.backend, on.scratch, in, plumb::surrogate::clip{}, options, out);
     benchmark::ClobberMemory();
   }
   const double loop = seconds([&] {
     double sum = 0;
     const float each = static_cast<float>(1 / count_of);
     for (std::size_t t = 0; t < tokens; ++t) {
-      const float ratio = std::exp(std::clamp(logp[t] - old_logp[t], -20.f, 20.f)), a = advantages[t];
+      const float ratio = std::exp(logp[t] - old_logp[t]), a = advantages[t];
       const float plain = ratio * a, clipped = std::clamp(ratio, 0.8f, 1.2f) * a;
       sum -= scored[t] != 0 ? static_cast<double>(std::min(plain, clipped)) : 0;
       gradient[t] = scored[t] != 0 && plain <= clipped ? -each * plain : 0;

@@ -5,6 +5,7 @@
 // As of TRL 1.10.0.dev0 (f2cd577), verl 0.8.0.dev (b178a3c), OpenRLHF 0.11.0 (3c3be62), NeMo-Aligner 0.8.0rc0 (af2b3bd), Liger 0.8.2 (ead96b6).
 // Denominators are not part of a preset: they belong to a batch. docs/peers.md says what each peer counts.
 
+#include <plumb/algorithms/kl_controller.hpp>
 #include <plumb/objectives/cpo.hpp>
 #include <plumb/objectives/kto.hpp>
 #include <plumb/objectives/policy_loss.hpp>
@@ -13,8 +14,13 @@
 #include <plumb/objectives/tpo.hpp>
 #include <plumb/objectives/value_loss.hpp>
 #include <plumb/ops/gae.hpp>
+#include <plumb/ops/gpg.hpp>
 #include <plumb/ops/group_advantage.hpp>
 #include <plumb/ops/importance.hpp>
+#include <plumb/ops/opo.hpp>
+#include <plumb/ops/passk.hpp>
+#include <plumb/ops/reinforce_plus_plus.hpp>
+#include <plumb/ops/several_rewards.hpp>
 #include <plumb/ops/token_rewards.hpp>
 #include <plumb/ops/whiten.hpp>
 
@@ -155,7 +161,7 @@ inline surrogate_level level_of(std::string_view name) {
 /// TRL.
 struct trl {
   /// `DPOConfig.loss_type`. TRL's sigmoid does not look at `label_smoothing`; `sft` is `supervised` over the chosen replies; several losses are
-  /// several calls with `weight`. With another divergence than reverse KL, see `apo_down_chosen` too.
+  /// several calls with `weight`; `apo_down` with another divergence than reverse KL is two, and refused here: see `apo_down_margin`.
   pair_loss dpo(std::string_view loss_type = "sigmoid", const pair_settings& s = {}, std::string_view f_divergence_type = "reverse_kl") const {
     pair_loss y{.divergence = f_divergence(f_divergence_type, s)};
     y.options.score = reply_score::sum;
@@ -183,8 +189,10 @@ struct trl {
       y.link = link::apo_zero{.beta = s.beta};
       y.divergence = divergence::reverse_kl{};
     } else if (loss_type == "apo_down") {
-      const bool plain = std::holds_alternative<divergence::reverse_kl>(y.divergence);
-      y.link = link::apo_down{.beta = s.beta, .chosen_share = plain ? 1.0 : 0.0};
+      if (!std::holds_alternative<divergence::reverse_kl>(y.divergence))
+        fail(message("presets: trl().dpo") << "`apo_down` with another divergence than reverse_kl is two calls, the second with write_mode::add: "
+                                              "`apo_down_chosen(settings)` and `apo_down_margin(settings, f_divergence_type)`.");
+      y.link = link::apo_down{.beta = s.beta};
     } else if (loss_type == "discopop") {
       y.link = link::discopop{.beta = s.beta, .tau = s.discopop_tau};
     } else if (loss_type == "aot" || loss_type == "aot_unpaired") {
@@ -198,9 +206,12 @@ struct trl {
     }
     return y;
   }
-  /// The other half of `apo_down` under a divergence: TRL takes its first term of log-ratios whatever the divergence. Added to the first by a
-  /// second call with `write_mode::add`.
+  /// The halves of `apo_down` under a divergence, two calls, the second with `write_mode::add`: TRL takes the first term of log-ratios whatever the
+  /// divergence, the margin of the divergence's scores.
   pair_loss apo_down_chosen(const pair_settings& s = {}) const { return {.link = link::apo_down{.beta = s.beta, .margin_share = 0}}; }
+  pair_loss apo_down_margin(const pair_settings& s, std::string_view f_divergence_type) const {
+    return {.link = link::apo_down{.beta = s.beta, .chosen_share = 0}, .divergence = f_divergence(f_divergence_type, s)};
+  }
   /// `DPOConfig.f_divergence_type`: constants are dropped, alpha's exponent stops at 80 (half precision: 11).
   any_divergence f_divergence(std::string_view f_divergence_type, const pair_settings& s = {}) const {
     if (f_divergence_type == "reverse_kl") return divergence::reverse_kl{};
@@ -245,13 +256,13 @@ struct trl {
   }
   static constexpr const char* kto_losses[] = {"kto", "apo_zero_unpaired"};
 
-  /// `GRPOConfig.loss_type`, and `gmpo`; GSPO is `importance_sampling_level` `sequence`. `epsilon_high` is CISPO's cap itself. A `delta` below `1 + epsilon_high` bounds positive advantages too.
+  /// `GRPOConfig.loss_type`, and `gmpo`; GSPO is `importance_sampling_level` `sequence`. `epsilon_high` is CISPO's cap itself. A `delta` below
+  /// `1 + epsilon_high` bounds positive advantages too.
   policy grpo(std::string_view loss_type = "dapo", const grpo_settings& s = {}, std::string_view importance_sampling_level = "token") const {
     policy y{.surrogate = surrogate::clip{.low = s.epsilon,
                                           .high = s.delta > 0 && s.delta - 1 < s.epsilon_high ? s.delta - 1 : s.epsilon_high,
                                           .dual = s.delta > 0 ? (s.delta < 1 + s.epsilon_high ? 1 + s.epsilon_high : s.delta) : 0}};
     policy_loss_options& o = y.options;
-    o.log_ratio_low = o.log_ratio_high = 0;
     o.kl_coefficient = s.beta;
     o.kl_times_ratio = s.use_bias_correction_kl;
     o.level = detail::level_of(importance_sampling_level);
@@ -264,9 +275,13 @@ struct trl {
     }
     if (loss_type == "cispo") y.surrogate = surrogate::cispo{.low = 1, .high = s.epsilon_high - 1};
     if (loss_type == "sapo") y.surrogate = surrogate::sapo{.tau_positive = s.sapo_temperature_pos, .tau_negative = s.sapo_temperature_neg};
-    if (loss_type == "vespo")
+    if (loss_type == "vespo") {
       y.surrogate = surrogate::vespo{.k_positive = s.vespo_k_pos, .lambda_positive = at_least(s.vespo_lambda_pos), .k_negative = s.vespo_k_neg,
                                      .lambda_negative = at_least(s.vespo_lambda_neg)};
+      o.level = surrogate_level::sequence_sum;
+      o.log_ratio_low = -math::log(1e-8);
+      o.log_ratio_high = 20;
+    }
     if (loss_type == "gmpo") {
       y.surrogate = surrogate::gmpo{.low = s.epsilon, .high = s.epsilon_high};
       o.level = surrogate_level::sequence_mean;
@@ -277,15 +292,18 @@ struct trl {
   /// `RLOOTrainer`: the ratio of whole replies.
   policy rloo(double epsilon_low = 0.2, double epsilon_high = 0.2) const {
     return {surrogate::clip{.low = epsilon_low, .high = epsilon_high},
-            {.level = surrogate_level::sequence_sum, .log_ratio_low = 0, .log_ratio_high = 0, .aggregate = aggregation::sequence_mean}};
+            {.level = surrogate_level::sequence_sum, .aggregate = aggregation::sequence_mean}};
   }
   /// `PPOTrainer`.
   policy ppo(double cliprange = 0.2) const {
-    return {surrogate::clip{.low = cliprange, .high = cliprange}, {.log_ratio_low = 0, .log_ratio_high = 0}};
+    return {surrogate::clip{.low = cliprange, .high = cliprange}};
   }
   /// `PPOTrainer`: the score lands one position after the last token, where there is one.
   token_rewards_options ppo_rewards(double kl_coef = 0.05) const { return {.kl_coefficient = kl_coef, .placement = score_placement::after_last}; }
-  /// `masked_whiten` (rewards: `shift_mean = false`).
+  /// `PPOTrainer`'s critic.
+  value_loss_options value_loss(double cliprange_value = 0.2, double vf_coef = 0.1) const { return {.clip_range = cliprange_value, .weight = vf_coef}; }
+  gae_options gae(double gamma = 1, double lam = 0.95) const { return {.gamma = gamma, .lambda = lam}; }
+  /// `masked_whiten` (rewards: `shift_mean = false`). `PPOTrainer` sets padding to 0 behind it: `unscored_values::zero`.
   whiten_options whitening(bool shift_mean = true) const {
     return {.shift_mean = shift_mean, .variance = variance_estimator::unbiased, .unscored = unscored_values::transformed};
   }
@@ -293,6 +311,20 @@ struct trl {
   advantage::grpo group_advantage() const { return {.epsilon = 1e-4}; }
   /// `scale_rewards="batch"`.
   advantage::batch_scaled batch_advantage() const { return {.epsilon = 1e-4}; }
+  /// `scale_rewards="none"`.
+  advantage::centered centered_advantage() const { return {}; }
+  /// `multi_objective_aggregation="normalize_then_sum"`.
+  gdpo_options gdpo() const { return {.each = {.epsilon = 1e-4}, .whole = {.epsilon = 1e-4}}; }
+  /// `RLOOTrainer`, and its `normalize_advantages`: of those advantages, over the batch.
+  advantage::rloo rloo_advantage() const { return {}; }
+  advantage::batch_normalized normalize_advantages() const { return {.epsilon = 1e-4}; }
+  /// `vllm_importance_sampling_mode`: whose ratio; `..._truncate` goes with `correction::truncated`, `..._mask` with `masked`, between its two bounds.
+  importance_options importance(std::string_view mode = "sequence_mask") const {
+    static constexpr const char* known[] = {"token_truncate", "token_mask", "sequence_truncate", "sequence_mask"};
+    if (mode == known[0] || mode == known[1]) return {};
+    if (mode != known[2] && mode != known[3]) detail::unknown("presets: trl().importance", mode, known);
+    return {.level = ratio_level::sequence_sum};
+  }
 
  private:
   static double at_least(double lambda) { return lambda < 1e-4 ? 1e-4 : lambda; }
@@ -324,9 +356,11 @@ struct verl {
   policy policy_loss(std::string_view loss_mode = "vanilla", const verl_settings& s = {}) const {
     policy y{.surrogate = surrogate::clip{.low = s.clip_ratio_low, .high = s.clip_ratio_high, .dual = s.clip_ratio_c}};
     policy_loss_options& o = y.options;
+    if (loss_mode == "vanilla" || loss_mode == "sapo" || loss_mode == "cispo") o.log_ratio_low = o.log_ratio_high = 20;
     if (loss_mode == "gspo") {
       y.surrogate = surrogate::clip{.low = s.clip_ratio_low, .high = s.clip_ratio_high};
-      o = {.level = surrogate_level::sequence_token, .log_ratio_low = 0, .log_ratio_high = 10};
+      o.level = surrogate_level::sequence_token;
+      o.log_ratio_high = 10;
       aggregate(o, "seq-mean-token-mean");
     } else if (loss_mode == "sapo") {
       y.surrogate = surrogate::sapo{.tau_positive = s.tau_pos, .tau_negative = s.tau_neg};
@@ -337,14 +371,11 @@ struct verl {
       y.surrogate = surrogate::reinforce{};
     } else if (loss_mode == "geo_mean") {
       y.surrogate = surrogate::gmpo{.low = s.clip_ratio_low, .high = s.clip_ratio_high};
-      o.log_ratio_low = o.log_ratio_high = 0;
       aggregate(o, "seq-mean-token-mean");
     } else if (loss_mode == "clip_cov") {
       y.surrogate = surrogate::clip{.low = s.clip_ratio_low, .high = s.clip_ratio_high};
-      o.log_ratio_low = o.log_ratio_high = 0;
     } else if (loss_mode == "kl_cov") {
       y.surrogate = surrogate::ratio{};
-      o.log_ratio_low = o.log_ratio_high = 0;
       o.kl.estimator = kl_estimator::absolute;
       o.kl_coefficient = s.ppo_kl_coef;
     } else if (loss_mode != "vanilla") {
@@ -368,6 +399,7 @@ struct verl {
       detail::unknown("presets: verl().aggregate", loss_agg_mode, known);
     }
   }
+  void aggregate(policy& p, std::string_view loss_agg_mode) const { aggregate(p.options, loss_agg_mode); }
   /// PPO as its examples run it.
   policy ppo(const verl_settings& s = {}) const { return policy_loss("vanilla", s); }
   /// `algorithm.kl_penalty`; a `+` at the end is the straight-through form, which verl itself does not reach.
@@ -395,15 +427,49 @@ struct verl {
   whiten_options whitening(bool shift_mean = true) const {
     return {.shift_mean = shift_mean, .variance = variance_estimator::unbiased, .count_epsilon = 1e-8, .unscored = unscored_values::transformed};
   }
-  /// `compute_grpo_outcome_advantage`.
-  advantage::grpo group_advantage() const { return {.alone = advantage::lone_reply::reward}; }
-  /// `compute_rloo_outcome_advantage`.
-  advantage::rloo rloo_advantage() const { return {.alone = advantage::lone_reply::reward}; }
+  /// `compute_value_loss`.
+  value_loss_options value_loss(double cliprange_value = 0.5, std::string_view loss_agg_mode = "token-mean") const {
+    value_loss_options o{.clip_range = cliprange_value};
+    aggregate(o, loss_agg_mode);
+    return o;
+  }
+  gae_options gae(double gamma = 1, double lam = 1) const { return {.gamma = gamma, .lambda = lam}; }
+  /// `compute_grpo_outcome_advantage`; `vectorized`: the floor under the variance of its other form.
+  advantage::grpo group_advantage(double epsilon = 1e-6, bool vectorized = false) const {
+    return {.epsilon = epsilon, .variance_floor = vectorized ? epsilon : 0, .alone = advantage::lone_reply::reward};
+  }
+  /// The same with `norm_adv_by_std_in_grpo = false`.
+  advantage::centered centered_advantage() const { return {.alone = advantage::lone_reply::reward}; }
+  /// `compute_rloo_outcome_advantage`; its vectorized form gives a reply alone 0.
+  advantage::rloo rloo_advantage(bool vectorized = false) const {
+    return {.alone = vectorized ? advantage::lone_reply::zero : advantage::lone_reply::reward};
+  }
+  opo_options opo_advantage() const { return {.alone = advantage::lone_reply::reward}; }
+  gpg_options gpg_advantage(double f_norm = 1) const {
+    return {.divisor = f_norm, .valid = gpg_valid::nonzero_rewards, .alone = advantage::lone_reply::reward};
+  }
+  passk_options passk_advantage(bool norm_adv_by_std_in_grpo = true, double epsilon = 1e-6) const {
+    return {.normalize = norm_adv_by_std_in_grpo, .epsilon = epsilon};
+  }
+  /// REINFORCE++, alone and with the group's mean as baseline: `masked_whiten`, then 0 where nothing counts.
+  reinforce_plus_plus_options reinforce_plus_plus(double gamma = 1) const { return {.gamma = gamma, .whiten = whitening_to_zero()}; }
+  reinforce_plus_plus_baseline_options reinforce_plus_plus_baseline() const { return {.center = centered_advantage(), .whiten = whitening_to_zero()}; }
+  /// `algorithm.kl_ctrl`, adaptive: of a mean per token.
+  adaptive_kl_controller kl_controller(double kl_coef = 0.001, double target_kl = 0.1, double horizon = 10000) const {
+    return {.coefficient = kl_coef, .target = target_kl, .horizon = horizon};
+  }
   /// `rollout_is`: truncated weights of tokens or whole sequences.
   importance_options importance(std::string_view rollout_is = "token") const {
     static constexpr const char* known[] = {"token", "sequence"};
     if (rollout_is != known[0] && rollout_is != known[1]) detail::unknown("presets: verl().importance", rollout_is, known);
     return {.level = rollout_is == known[0] ? ratio_level::token : ratio_level::sequence_sum, .log_ratio_limit = 20};
+  }
+
+ private:
+  whiten_options whitening_to_zero() const {
+    whiten_options w = whitening();
+    w.unscored = unscored_values::zero;
+    return w;
   }
 };
 
@@ -419,9 +485,10 @@ struct openrlhf {
     static constexpr const char* known[] = {"ppo", "gspo"};
     policy y{.surrogate = surrogate::clip{.low = clip_eps_low, .high = clip_eps_high, .dual = dual_clip}};
     if (policy_loss_type == known[1]) {
-      y.options = {.level = surrogate_level::sequence_mean, .log_ratio_low = 0, .log_ratio_high = 0, .aggregate = aggregation::sequence_mean,
-                   .length_epsilon = 1e-8};
-    } else if (policy_loss_type != known[0]) {
+      y.options = {.level = surrogate_level::sequence_mean, .aggregate = aggregation::sequence_mean, .length_epsilon = 1e-8};
+    } else if (policy_loss_type == known[0]) {
+      y.options.log_ratio_low = y.options.log_ratio_high = 20;
+    } else {
       detail::unknown("presets: openrlhf().policy_loss", policy_loss_type, known);
     }
     return y;
@@ -439,10 +506,32 @@ struct openrlhf {
     }
     return k;
   }
-  /// `masked_normalize`: the variance is at least 1e-8, and what is masked becomes 0.
+  /// `ValueLoss`, without a clip unless `clip_eps` is given; `token_level_loss` into any options that aggregate.
+  value_loss_options value_loss(double clip_eps = 0, bool token_level_loss = true) const {
+    value_loss_options o{.clip_range = clip_eps};
+    aggregate(o, token_level_loss);
+    return o;
+  }
+  template <class O>
+  void aggregate(O& o, bool token_level_loss) const {
+    o.aggregate = token_level_loss ? aggregation::token_mean : aggregation::sequence_mean;
+    o.length_epsilon = 1e-8;
+  }
+  void aggregate(policy& p, bool token_level_loss) const { aggregate(p.options, token_level_loss); }
+  gae_options gae(double gamma = 1, double lambd = 1) const { return {.gamma = gamma, .lambda = lambd}; }
+  /// `kl_target`, `kl_horizon`: of a mean per token.
+  adaptive_kl_controller kl_controller(double init_kl_coef = 0.01, double kl_target = 0.1, double kl_horizon = 10000) const {
+    return {.coefficient = init_kl_coef, .target = kl_target, .horizon = kl_horizon};
+  }
+  /// `masked_normalize`: the variance is at least 1e-8, and what is masked becomes 0; advantages are whitened with padding and all.
   whiten_options whitening() const { return {.guard = variance_guard::floor}; }
+  whiten_options advantage_whitening() const { return {.guard = variance_guard::floor, .unscored = unscored_values::transformed}; }
   /// `group_norm`.
   advantage::grpo group_advantage() const { return {.epsilon = 1e-9}; }
+  /// `rloo`.
+  advantage::rloo rloo_advantage() const { return {}; }
+  /// `dr_grpo`, and `reinforce_baseline` before it is whitened.
+  advantage::centered centered_advantage() const { return {}; }
 };
 
 /// NeMo-Aligner.
@@ -472,14 +561,21 @@ struct nemo_aligner {
   static constexpr const char* preference_losses[] = {"dpo", "ipo", "rpo_sq", "rpo_bwd_kl", "rpo_fwd_kl"};
   /// The PPO actor.
   policy ppo(double ratio_eps = 0.2, double entropy_bonus = 0) const {
-    return {surrogate::clip{.low = ratio_eps, .high = ratio_eps}, {.log_ratio_low = 0, .log_ratio_high = 0, .entropy_coefficient = entropy_bonus}};
+    return {surrogate::clip{.low = ratio_eps, .high = ratio_eps}, {.entropy_coefficient = entropy_bonus}};
   }
   /// `calculate_kl_penalty`: its default is the absolute value.
   kl_estimate kl_penalty(bool use_absolute_kl = true) const {
     return {.estimator = use_absolute_kl ? kl_estimator::absolute : kl_estimator::k1};
   }
+  /// The PPO critic, with its `standardization` if any.
+  value_loss_options value_loss(double clip_val = 0.2, double mean = 0, double standard_deviation = 1) const {
+    return {.clip_range = clip_val, .mean = mean, .standard_deviation = standard_deviation};
+  }
+  gae_options gae(double discount_factor = 1, double gae_lambda = 0.95) const { return {.gamma = discount_factor, .lambda = gae_lambda}; }
   /// `normalize_tensor`.
   whiten_options whitening() const { return {.unscored = unscored_values::transformed}; }
+  /// REINFORCE's leave-one-out baseline, of replies that ended.
+  advantage::rloo rloo_advantage() const { return {}; }
 };
 
 }  // namespace presets
@@ -499,6 +595,12 @@ void preference(B& b, arena_of<B>& scratch, const preference_inputs<real_of<B>, 
   std::visit([&](const auto& link, const auto& divergence) { preference(b, scratch, in, link, divergence, options, out); }, preset.link, preset.divergence);
 }
 
+/// Bytes of arena that the preset's `policy_loss` takes with these inputs and outputs.
+template <class B>
+std::size_t policy_loss_workspace(const B& b, const policy_loss_inputs<real_of<B>, space_of<B>>& in, const presets::policy& preset,
+                                  const policy_loss_outputs<real_of<B>, space_of<B>>& out) {
+  return std::visit([&](const auto& surrogate) { return policy_loss_workspace(b, in, surrogate, preset.options, out); }, preset.surrogate);
+}
 /// A preset's policy-gradient loss; `denominator` as in `policy_loss_options`.
 template <class B>
   requires has_backend_types<B>

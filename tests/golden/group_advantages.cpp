@@ -12,13 +12,13 @@
 #include <plumb/ops/reward_shaping.hpp>
 #include <plumb/ops/several_rewards.hpp>
 #include <plumb/ops/token_rewards.hpp>
+#include <plumb/presets.hpp>
 
 namespace golden {
 namespace {
 
 using plumb::prompt_groups;
-using plumb::advantage::lone_reply;
-using plumb::advantage::scope;
+namespace presets = plumb::presets;
 
 constexpr double nothing_cancels = 0;
 
@@ -178,19 +178,19 @@ template <bool vectorized>
 constexpr auto verl_grpo = [](auto& j) {
   const verl_batch b = verl_inputs(j);
   if (!j.c.flag("norm_adv_by_std_in_grpo", true)) {
-    const group_answer y = call(j, b.in, plumb::advantage::centered{lone_reply::reward});
+    const group_answer y = call(j, b.in, presets::verl().centered_advantage());
     verl_output(j, b, y.advantage, y.largest);
     return;
   }
-  const double epsilon = j.c.number("epsilon", 1e-6), floor = vectorized ? epsilon : 0;
-  const group_answer y = call(j, b.in, plumb::advantage::grpo{.epsilon = epsilon, .variance_floor = floor, .alone = lone_reply::reward});
-  verl_output(j, b, y.advantage, over(y.largest, y.sd, std::max(epsilon, std::sqrt(floor))));
+  const auto preset = presets::verl().group_advantage(j.c.number("epsilon", 1e-6), vectorized);
+  const group_answer y = call(j, b.in, preset);
+  verl_output(j, b, y.advantage, over(y.largest, y.sd, std::max(preset.epsilon, std::sqrt(preset.variance_floor))));
 };
 
-template <lone_reply alone>
+template <bool vectorized>
 constexpr auto verl_rloo = [](auto& j) {
   const verl_batch b = verl_inputs(j);
-  const group_answer y = call(j, b.in, plumb::advantage::rloo{alone});
+  const group_answer y = call(j, b.in, presets::verl().rloo_advantage(vectorized));
   verl_output(j, b, y.advantage, scaled(y.largest, 2));
 };
 
@@ -199,7 +199,7 @@ constexpr auto verl_opo = [](auto& j) {
   const auto lengths = gathered(j, reals(j, sequence_sums(j, numbers(b.tokens, 1), b.rows)), b.in.groups.order);
   const numbers y = in_groups(j, b.in, [&](const auto& rewards, const auto& layout, auto& advantage) {
     scratch_memory scratch(plumb::opo_advantage_workspace(j.b, layout, length(rewards)));
-    plumb::opo_advantage(j.b, scratch.arena, {.rewards = rewards, .lengths = lengths, .groups = layout}, {.alone = lone_reply::reward}, advantage);
+    plumb::opo_advantage(j.b, scratch.arena, {.rewards = rewards, .lengths = lengths, .groups = layout}, presets::verl().opo_advantage(), advantage);
   });
   verl_output(j, b, y, numbers(y.size(), largest(b.in.rewards)));
 };
@@ -209,15 +209,14 @@ constexpr auto verl_gpg = [](auto& j) {
   const double divisor = j.c.number("f_norm", 1);
   const numbers y = in_groups(j, b.in, [&](const auto& rewards, const auto& layout, auto& advantage) {
     scratch_memory scratch(plumb::gpg_advantage_workspace(j.b, layout, length(rewards)));
-    plumb::gpg_advantage(j.b, scratch.arena, {.rewards = rewards, .groups = layout},
-                         {.divisor = divisor, .valid = plumb::gpg_valid::nonzero_rewards, .alone = lone_reply::reward}, advantage);
+    plumb::gpg_advantage(j.b, scratch.arena, {.rewards = rewards, .groups = layout}, presets::verl().gpg_advantage(divisor), advantage);
   });
   verl_output(j, b, y, numbers(y.size(), largest(b.in.rewards) * static_cast<double>(y.size()) / divisor));
 };
 
 constexpr auto verl_passk = [](auto& j) {
   const verl_batch b = verl_inputs(j);
-  const plumb::passk_options options{.normalize = j.c.flag("norm_adv_by_std_in_grpo", true), .epsilon = j.c.number("epsilon", 1e-6)};
+  const plumb::passk_options options = presets::verl().passk_advantage(j.c.flag("norm_adv_by_std_in_grpo", true), j.c.number("epsilon", 1e-6));
   const numbers y = in_groups(j, b.in, [&](const auto& rewards, const auto& layout, auto& advantage) {
     scratch_memory scratch(plumb::passk_advantage_workspace(j.b, layout, length(rewards)));
     plumb::passk_advantage(j.b, scratch.arena, {.rewards = rewards, .groups = layout}, options, advantage);
@@ -225,8 +224,6 @@ constexpr auto verl_passk = [](auto& j) {
   const group_answer known = call(j, b.in, plumb::advantage::centered{});
   verl_output(j, b, y, options.normalize ? over(known.largest, known.sd, options.epsilon) : known.largest);
 };
-
-const plumb::whiten_options verl_whiten{.variance = plumb::variance_estimator::unbiased, .epsilon = 1e-8, .count_epsilon = 1e-8};
 
 // The root of the variance that a batch of rewards on tokens was divided by, from what came out: for the terms only.
 double largest_over_deviation(const numbers& values, const layout_arrays& l, double floor) {
@@ -259,7 +256,7 @@ constexpr auto verl_reinforce_plus_plus = [](auto& j) {
   layout_arrays cut = cut_where_unscored(b.rows);
   const auto run = [&](const plumb::reinforce_plus_plus_outputs<typename decltype(returns)::value_type>& out) {
     scratch_memory scratch(plumb::reinforce_plus_plus_workspace(j.b, cut.get(), length(rewards)));
-    plumb::reinforce_plus_plus(j.b, scratch.arena, {.rewards = rewards, .sequences = cut.get()}, {.gamma = j.c.number("gamma"), .whiten = verl_whiten}, out);
+    plumb::reinforce_plus_plus(j.b, scratch.arena, {.rewards = rewards, .sequences = cut.get()}, presets::verl().reinforce_plus_plus(j.c.number("gamma")), out);
   };
   run({.advantage = advantage});
   cut.scored = flags();
@@ -281,7 +278,7 @@ constexpr auto verl_reinforce_plus_plus_baseline = [](auto& j) {
   std::vector<typename std::decay_t<decltype(rewards)>::value_type> advantage(b.tokens);
   scratch_memory scratch(plumb::reinforce_plus_plus_baseline_workspace(j.b, b.in.groups.layout(), rows.get(), length(advantage)));
   plumb::reinforce_plus_plus_baseline(j.b, scratch.arena, {.rewards = rewards, .groups = b.in.groups.layout(), .sequences = rows.get()},
-                                      {.center = {lone_reply::reward}, .whiten = verl_whiten}, advantage);
+                                      presets::verl().reinforce_plus_plus_baseline(), advantage);
   j.output("advantages", doubles(advantage), largest_over_deviation(on_tokens(j, b.in.rewards, b.rows, b.tokens), b.rows, 1e-8));
 };
 
@@ -385,7 +382,8 @@ numbers trl_deviation(const group_answer& y, double of) {
 constexpr auto trl_grpo = [](auto& j) {
   using real = typename std::decay_t<decltype(j)>::real;
   const golden_case& c = j.c;
-  constexpr double epsilon = 1e-4;
+  const presets::trl preset;
+  const double epsilon = preset.group_advantage().epsilon;
   const trl_rewards in = trl_inputs(j);
   const std::size_t n = in.scored.size();
   const replies all{{}, one_group(n), in.scored};
@@ -394,7 +392,7 @@ constexpr auto trl_grpo = [](auto& j) {
     std::vector<real> advantage(n), sum(n);
     const auto layout = in.groups.layout(in.scored);
     scratch_memory scratch(plumb::gdpo_workspace(j.b, layout, length(advantage), static_cast<index_t>(in.functions)));
-    plumb::gdpo(j.b, scratch.arena, several(rewards, weights, in, j), layout, {.each = {.epsilon = epsilon}, .whole = {.epsilon = epsilon}},
+    plumb::gdpo(j.b, scratch.arena, several(rewards, weights, in, j), layout, preset.gdpo(),
                 {.advantage = advantage, .sum = sum});
     replies whole = all;
     whole.rewards = doubles(sum);
@@ -416,20 +414,20 @@ constexpr auto trl_grpo = [](auto& j) {
   const double terms = largest_where(in.rewards, in.given) * std::max(1.0, largest(in.weights));
   const std::string scale = c.text("scale_rewards");
   const double each = c.number("num_generations");
-  const group_answer y = call(j, in.in(nan_unless(rewards, in.scored)), plumb::advantage::centered{});
+  const group_answer y = call(j, in.in(nan_unless(rewards, in.scored)), preset.centered_advantage());
   if (scale == "none") {
     j.output("std_rewards", trl_deviation(y, each), terms);
     j.output("advantages", y.advantage, terms);
   } else if (scale == "group") {
     j.output("std_rewards", trl_deviation(y, each), terms);
-    j.output("advantages", call(j, in.in(rewards), plumb::advantage::grpo{.epsilon = epsilon}).advantage, over(numbers(n, terms), y.sd, epsilon));
+    j.output("advantages", call(j, in.in(rewards), preset.group_advantage()).advantage, over(numbers(n, terms), y.sd, epsilon));
   } else {
     if (scale != "batch") c.fail("`scale_rewards` is " + scale);
     replies whole = all;
     whole.rewards = rewards;
     const group_answer batch = call(j, whole, plumb::advantage::centered{});
     j.output("std_rewards", trl_deviation(batch, static_cast<double>(n)), terms);
-    j.output("advantages", call(j, in.in(rewards), plumb::advantage::batch_scaled{.epsilon = epsilon}).advantage, over(numbers(n, terms), batch.sd, epsilon));
+    j.output("advantages", call(j, in.in(rewards), preset.batch_advantage()).advantage, over(numbers(n, terms), batch.sd, epsilon));
   }
 };
 
@@ -449,7 +447,7 @@ constexpr auto trl_rloo = [](auto& j) {
     terms += beta * static_cast<double>(logp.shape[1]) * (largest(logp.data) + largest(ref));
   }
   j.output("rewards", nan_unless(rewards, in.scored), terms);
-  const group_answer y = call(j, in.in(rewards), plumb::advantage::rloo{});
+  const group_answer y = call(j, in.in(rewards), presets::trl().rloo_advantage());
   if (!c.flag("normalize_advantages", false)) {
     j.output("advantages", y.advantage, 2 * terms);
     return;
@@ -457,8 +455,9 @@ constexpr auto trl_rloo = [](auto& j) {
   replies whole{y.advantage, one_group(in.scored.size()), in.scored};
   for (std::size_t s = 0; s < y.count.size(); ++s)
     if (y.count[s] < 2) whole.scored[s] = 0;  // nothing to compare with: TRL leaves it out here too
-  const group_answer normalized = call(j, whole, plumb::advantage::grpo{.epsilon = 1e-4});
-  j.output("advantages", normalized.advantage, over(numbers(y.count.size(), 2 * terms), normalized.sd, 1e-4));
+  const auto normalize = presets::trl().normalize_advantages();
+  const group_answer normalized = call(j, whole, normalize);
+  j.output("advantages", normalized.advantage, over(numbers(y.count.size(), 2 * terms), normalized.sd, normalize.epsilon));
 };
 
 // NeMo-Aligner: rewards less the mean KL, leave-one-out over replies that ended.
@@ -474,8 +473,7 @@ constexpr auto nemo_reinforce = [](auto& j) {
     rows.end[s] = static_cast<std::int32_t>(static_cast<double>(s * columns) + response[s] - 1);
   }
   const numbers& ref = c.input("init_logprobs", logp.shape).data;
-  const auto estimator = c.flag("use_absolute_kl", true) ? plumb::kl_estimator::absolute : plumb::kl_estimator::k1;
-  const numbers kl = sequence_means(j, token_kl(j, logp.data, ref, {.estimator = estimator}), rows);
+  const numbers kl = sequence_means(j, token_kl(j, logp.data, ref, presets::nemo_aligner().kl_penalty(c.flag("use_absolute_kl", true))), rows);
   const numbers& given = c.input("rewards", {n}).data;
   const double coefficient = c.number("initial_policy_kl_penalty"), of_kl = largest(logp.data) + largest(ref),
                terms = largest(given) + coefficient * of_kl;
@@ -489,7 +487,7 @@ constexpr auto nemo_reinforce = [](auto& j) {
   std::vector<numbers> prompts;
   for (std::size_t s = 0; s < n; ++s) prompts.push_back(part(tokens.data, s * tokens.shape[1], tokens.shape[1]));
   const replies ended{rewards, plumb::group_by_prompt(prompts), to_flags(c.input("is_end", {n}).data)};
-  const group_answer y = call(j, ended, plumb::advantage::rloo{});
+  const group_answer y = call(j, ended, presets::nemo_aligner().rloo_advantage());
   numbers baseline = plus(rewards, scaled(y.advantage, -1));
   // A reply that did not end gets (sum of those that did) / (their number - 1), though it is none of them: NeMo-Aligner drops it from the loss
   // later. Ours, of that reply and those: (their sum) / (their number).
@@ -497,7 +495,7 @@ constexpr auto nemo_reinforce = [](auto& j) {
     if (ended.scored[s] != 0 || y.count[s] < 2) continue;
     replies with = ended;
     with.scored[s] = 1;
-    baseline[s] = (rewards[s] - call(j, with, plumb::advantage::rloo{}).advantage[s]) * y.count[s] / (y.count[s] - 1);
+    baseline[s] = (rewards[s] - call(j, with, presets::nemo_aligner().rloo_advantage()).advantage[s]) * y.count[s] / (y.count[s] - 1);
   }
   j.output("baseline", baseline, 2 * terms);
 };
@@ -553,16 +551,16 @@ constexpr auto openrlhf = [](auto& j) {
   std::vector<index_t> prompts;
   for (double i : b.index) prompts.push_back(static_cast<index_t>(i) / static_cast<index_t>(each));
   const replies in{b.rewards, plumb::group_by_prompt(prompts), {}};
-  group_answer y = call(j, in, plumb::advantage::centered{});
+  const presets::openrlhf preset;
+  group_answer y = call(j, in, preset.centered_advantage());
   const numbers deviations = y.sd;
   double terms = 2 * largest(b.rewards);
   const bool grouped = estimator != "gae" && estimator != "reinforce";
   if (estimator == "rloo") {
-    y = call(j, in, plumb::advantage::rloo{});
+    y = call(j, in, preset.rloo_advantage());
   } else if (estimator == "group_norm") {
-    constexpr double epsilon = 1e-9;
-    y = call(j, in, plumb::advantage::grpo{.epsilon = epsilon});
-    terms = largest(over(y.largest, y.sd, epsilon));
+    y = call(j, in, preset.group_advantage());
+    terms = largest(over(y.largest, y.sd, preset.group_advantage().epsilon));
   } else if (!grouped) {
     y.advantage = b.rewards;
   } else if (estimator != "reinforce_baseline" && estimator != "dr_grpo") {
@@ -589,7 +587,7 @@ constexpr auto openrlhf = [](auto& j) {
   if (estimator == "gae") {
     terms += 3 * largest(b.values);
     scratch_memory scratch(plumb::gae_workspace(j.b, tokens));
-    plumb::gae(j.b, scratch.arena, {.rewards = token_rewards, .values = values, .sequences = b.whole.get()}, {.gamma = gamma, .lambda = c.number("lambd")},
+    plumb::gae(j.b, scratch.arena, {.rewards = token_rewards, .values = values, .sequences = b.whole.get()}, preset.gae(gamma, c.number("lambd")),
                {.advantages = advantage, .returns = returns});
   } else {
     scratch_memory scratch(plumb::reinforce_plus_plus_workspace(j.b, b.whole.get(), tokens));
@@ -603,8 +601,7 @@ constexpr auto openrlhf = [](auto& j) {
     std::vector<real> white(advantage.size());
     scratch_memory scratch(plumb::whiten_workspace(j.b, b.sequences.get(), tokens));
     plumb::whiten(j.b, scratch.arena, {.values = advantage, .sequences = b.sequences.get()},
-                  {.guard = plumb::variance_guard::floor, .epsilon = 1e-8, .unscored = plumb::unscored_values::transformed},
-                  {.whitened = white, .mean = mean});
+                  preset.advantage_whitening(), {.whitened = white, .mean = mean});
     if (scale) {
       advantage_terms *= largest_over_deviation(advantages, b.sequences, 1e-8) / std::max(largest(advantages), 1e-300);
       advantages = doubles(white);
@@ -628,8 +625,8 @@ constexpr auto openrlhf = [](auto& j) {
 const bool registered[] = {
     map_cases({"verl_advantages", "compute_grpo_outcome_advantage", every_case, on_each_backend(verl_grpo<false>)}),
     map_cases({"verl_advantages", "compute_grpo_vectorized_outcome_advantage", every_case, on_each_backend(verl_grpo<true>)}),
-    map_cases({"verl_advantages", "compute_rloo_outcome_advantage", every_case, on_each_backend(verl_rloo<lone_reply::reward>)}),
-    map_cases({"verl_advantages", "compute_rloo_vectorized_outcome_advantage", every_case, on_each_backend(verl_rloo<lone_reply::zero>)}),
+    map_cases({"verl_advantages", "compute_rloo_outcome_advantage", every_case, on_each_backend(verl_rloo<false>)}),
+    map_cases({"verl_advantages", "compute_rloo_vectorized_outcome_advantage", every_case, on_each_backend(verl_rloo<true>)}),
     map_cases({"verl_advantages", "compute_opo_outcome_advantage", every_case, on_each_backend(verl_opo)}),
     map_cases({"verl_advantages", "compute_gpg_outcome_advantage", every_case, on_each_backend(verl_gpg)}),
     map_cases({"verl_advantages", "compute_grpo_passk_outcome_advantage", every_case, on_each_backend(verl_passk)}),

@@ -71,18 +71,14 @@ grpo_batch batch_of(const Job& j, const numbers& logp, const flags& mask, std::s
 // VESPO's ratio is of whole rows, with the sampler's ratio of every column, padding too: old log-probabilities that hold
 // all this. What counts is then chosen by weights.
 void enter_vespo(grpo_batch& x, const numbers& sampler_ratio) {
-  const double least = std::log(1e-8);
   policy_call& in = x.in;
   const numbers old = in.old_logp.empty() ? in.logp : in.old_logp;
   in.old_logp = in.logp;
   in.importance_weights = doubles(in.sequences.scored);
   for (std::size_t t = 0; t < in.logp.size(); ++t) {
     if (in.sequences.counts(t)) in.old_logp[t] -= std::clamp(in.logp[t] - old[t], -20.0, 20.0);
-    if (!sampler_ratio.empty()) in.old_logp[t] -= std::clamp(std::log(sampler_ratio[t]), least, 20.0);
+    if (!sampler_ratio.empty()) in.old_logp[t] -= std::clamp(std::log(sampler_ratio[t]), -in.options.log_ratio_low, in.options.log_ratio_high);
   }
-  in.options.level = surrogate_level::sequence_sum;
-  in.options.log_ratio_low = -least;
-  in.options.log_ratio_high = 20;
 }
 
 policy_answer sum_of(policy_answer a, const policy_answer& b) {
@@ -123,13 +119,33 @@ policy_answer total(Job& j, const grpo_batch& x) {
     for (std::size_t r = 0; r < x.rows; ++r) y = sum_of(y, of_row(in, r));
     return y;
   }
-  if (in.options.kl_times_ratio) j.c.fail("a KL times the ratio of a row, over padding, is not mapped");
   policy_call kl = in;
   kl.old_logp.clear();
   kl.importance_weights.clear();
   kl.sequence_advantages = zeros(x.rows);
   kl.options.level = surrogate_level::token;
-  for (std::size_t r = 0; r < x.rows; ++r) y = sum_of(y, of_row(kl, r));
+  kl.options.kl_times_ratio = false;
+  for (std::size_t r = 0; r < x.rows; ++r) {
+    if (!in.options.kl_times_ratio) {
+      y = sum_of(y, of_row(kl, r));
+      continue;
+    }
+    // The KL of every column times the ratio of what counts: first with the ratio held, then the slope through the ratio.
+    if (x.in.sequences.count(r) == 0) continue;
+    policy_call through = sequence_of(x.in, r);
+    const double ratio = call(j, through).metrics[mean_ratio];
+    kl.kl_weights = numbers(in.logp.size(), ratio);
+    const policy_answer held = of_row(kl, r);
+    y = sum_of(y, held);
+    through.surrogate = plumb::surrogate::ratio{};
+    through.sequence_advantages = {-held.loss / ratio};
+    through.importance_weights.clear();
+    through.ref_logp.clear();
+    through.options.kl_coefficient = 0;
+    through.options.aggregate = aggregation::sequence_mean;
+    through.options.denominator = 1;
+    y.d_logp = plus(y.d_logp, call(j, through).d_logp);
+  }
   in.options.kl_coefficient = 0;
   in.ref_logp.clear();
   return sum_of(y, call(j, in));
@@ -254,6 +270,7 @@ constexpr auto trl_grpo = [](auto& j) {
   if (x.loss_type == "sapo") {
     policy_call plain = x.in;
     plain.surrogate = plumb::surrogate::reinforce{};
+    plain.options.level = surrogate_level::of_surrogate;
     plain.options.kl_coefficient = 0;
     plain.ref_logp.clear();
     gradient_terms.each = larger(numbers(d_logp.size(), gradient_terms.each[0]),

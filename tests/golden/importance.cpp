@@ -1,6 +1,8 @@
 // Correction between sampler and trainer.
 #include "golden/importance_calls.hpp"
 
+#include <plumb/presets.hpp>
+
 namespace golden {
 namespace {
 
@@ -17,8 +19,8 @@ enum ratio_row : std::size_t {
   sequence_ratio, sequence_square, sequence_min, sequence_max, sequence_deviation, sequence_low, sequence_high
 };
 
-/// What enters a standard deviation that is the root of a difference of squares.
-double of_square_root(double terms, double deviation) { return terms * terms / std::max(deviation, 1e-2 * terms); }
+/// What enters a standard deviation that is the root of a difference of squares; the terms themselves have lost `lost` times their rounding.
+double of_square_root(double terms, double deviation, double lost = 1) { return lost * terms * terms / std::max(deviation, 1e-2 * terms); }
 
 // verl counts a row without tokens as one whose mean weight is 0 (and whose log-ratio, summed, is 0); we do not count it.
 constexpr auto verl_is = [](auto& j) {
@@ -27,8 +29,11 @@ constexpr auto verl_is = [](auto& j) {
   const std::string level = c.text("rollout_is");
   const double threshold = c.number("rollout_is_threshold");
   const bool of_tokens = level == "token", normalize = c.flag("rollout_is_batch_normalize", false);
-  const double largest_log = of_tokens ? largest_scored(in.logp, in.sequences)
-                                       : largest_scored(in.logp, in.sequences) * static_cast<double>(in.logp.size());
+  // Of a token, or the sum over a sequence.
+  double largest_log = of_tokens ? largest_scored(in.logp, in.sequences) : 0;
+  if (!of_tokens)
+    for (std::size_t s = 0; s < in.sequences.begin.size(); ++s)
+      largest_log = std::max(largest_log, largest_scored(in.logp, in.sequences.sequence(s)) * in.sequences.count(s));
   const verl_weights_answer w = verl_weights(j, in, level, threshold, normalize);
   j.output("weights", w.weights, largest(w.weights) * largest_log);
   if (normalize) j.output("rollout_is_batch_norm_factor", {w.mean}, threshold * largest_log);
@@ -58,7 +63,7 @@ constexpr auto verl_is = [](auto& j) {
            {plumb::effective_sample_share(m.sums[bounded], m.sums[bounded_square], n) * shift * shift}, threshold * threshold);
   j.output("rollout_is_seq_mean", {m.sums[sequence_ratio] / rows}, terms);
   const double spread = std::sqrt(plumb::variance_from_sums(m.sums[sequence_ratio], m.sums[sequence_square], rows, true));
-  j.output("rollout_is_seq_std", {spread}, of_square_root(terms, spread));
+  j.output("rollout_is_seq_std", {spread}, of_square_root(m.values[sequence_max], spread, std::max(1.0, largest_log)));
   j.output("rollout_is_seq_max", {std::max(m.values[sequence_max], 0.0)}, terms);
   j.output("rollout_is_seq_min", {empty_rows ? 0 : m.values[sequence_min]}, terms);
   j.output("rollout_is_seq_max_deviation", {std::max(m.values[sequence_deviation], empty_rows ? 1.0 : 0.0)}, terms);
@@ -123,8 +128,7 @@ constexpr auto trl = [](auto& j) {
     correction.lower = c.number("clip_min", 0);
     correction.upper = c.number("clip_max", 1e30);
     const numbers w = call(j, in, correction,
-                           plumb::importance_options{
-                               .level = of_tokens ? plumb::ratio_level::token : plumb::ratio_level::sequence_sum})
+                           plumb::presets::trl().importance(mode))
                           .weights;
     numbers y;
     for (std::size_t r = 0; r < rows; ++r) {

@@ -98,7 +98,7 @@ constexpr auto verl_apply = [](auto& j) {
     controller.update(measured, static_cast<double>(rows));
     after = controller.coefficient;
   } else if (kind == "adaptive") {
-    plumb::adaptive_kl_controller controller{.coefficient = coefficient, .target = c.number("target_kl"), .horizon = c.number("horizon")};
+    auto controller = plumb::presets::verl().kl_controller(coefficient, c.number("target_kl"), c.number("horizon"));
     controller.update(measured, static_cast<double>(rows));
     after = controller.coefficient;
   } else {

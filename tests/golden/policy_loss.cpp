@@ -191,6 +191,7 @@ constexpr auto verl_kl_cov = [](auto& j) {
                                        {.count = share_of(in, from_policy_loss(c, "kl_cov_ratio"))})
                       .chosen;
   if (!in.importance_weights.empty()) in.kl_weights = times(in.kl_weights, in.importance_weights);
+  if (in.options.kl_coefficient == 0) in.kl_weights.clear();
   in.ref_logp = in.old_logp;
   aggregate_as_verl(c, in);
   const policy_answer y = call(j, in);
@@ -199,21 +200,30 @@ constexpr auto verl_kl_cov = [](auto& j) {
   j.output("ppo_kl", {verl_mean(in, y.metrics[abs_log_ratio])}, std::max(largest(in.logp), largest(in.old_logp)));
 };
 
-// Which of the candidates verl drops is left to chance; ours are those of the largest covariance.
+// Where there are more candidates than verl drops, it draws them by chance, which no numbers of ours can follow; where there are not, all of
+// them go.
 constexpr auto verl_clip_cov = [](auto& j) {
   const golden_case& c = j.c;
   policy_call in = verl_inputs(j);
   choose_verl(j, in, "clip_cov");
   aggregate_as_verl(c, in);
-  const selected_tokens s = select_by_covariance(j, in.logp, in.advantages, call(j, in).clipped, in.sequences,
-                                                 {.count = share_of(in, from_policy_loss(c, "clip_cov_ratio")),
-                                                  .lower = from_policy_loss(c, "clip_cov_lb"),
-                                                  .upper = from_policy_loss(c, "clip_cov_ub")});
-  in.importance_weights = in.importance_weights.empty() ? s.rest : times(s.rest, in.importance_weights);
+  const selected_tokens candidates = select_by_covariance(j, in.logp, in.advantages, call(j, in).clipped, in.sequences,
+                                                          {.count = at_least_1(scored_tokens(in.sequences)),
+                                                           .lower = from_policy_loss(c, "clip_cov_lb"),
+                                                           .upper = from_policy_loss(c, "clip_cov_ub")});
+  double found = 0;
+  for (double x : candidates.chosen) found += x;
+  const double dropped = share_of(in, from_policy_loss(c, "clip_cov_ratio"));
+  j.output("pg_clipfrac", {std::min(found, dropped) / (scored_tokens(in.sequences) + verl_epsilon)}, nothing_cancels);
+  if (found > dropped) {
+    for (const char* name : {"loss", "d_loss/d_log_prob"})
+      if (c.outputs.count(name) + c.gradients.count(name) > 0) j.leave_out(name, "left to chance which of the candidates verl drops");
+    if (c.outputs.count("ppo_kl") > 0)
+      j.output("ppo_kl", {verl_kl(j, in, false)}, std::max(largest(in.logp), largest(in.old_logp)));
+    return;
+  }
+  in.importance_weights = in.importance_weights.empty() ? candidates.rest : times(candidates.rest, in.importance_weights);
   compare_verl(j, in, call(j, in), false);
-  double dropped = 0;
-  for (double x : s.chosen) dropped += x;
-  j.output("pg_clipfrac", {dropped / (scored_tokens(in.sequences) + 1e-8)}, nothing_cancels);
 };
 
 // Where verl corrects for the sampler inside of the loss, it reports all that it reports elsewhere: those outputs are given to the mappings
@@ -557,7 +567,7 @@ constexpr auto rlax_clipped = [](auto& j) {
                  .advantages = c.input("adv_t", {ratios.size()}).data,
                  .sequences = padded(1, ratios.size(), {}),
                  .surrogate = plumb::surrogate::clip{.low = eps, .high = eps},
-                 .options = {.log_ratio_low = 0, .log_ratio_high = 0, .denominator = static_cast<double>(ratios.size())}};
+                 .options = {.denominator = static_cast<double>(ratios.size())}};
   for (double r : ratios) in.logp.push_back(std::log(r));
   const policy_answer y = call(j, in);
   j.output("loss", {y.loss}, largest_term(y));

@@ -98,7 +98,7 @@ void compare_update(Job& j, const update& u) {
                      .old_values = c.input("values", shape).data,
                      .returns = c.input("returns", shape).data,
                      .sequences = padded(rows, columns, u.valued),
-                     .options = {.clip_range = c.number("cliprange_value")}};
+                     .options = plumb::presets::trl().value_loss(c.number("cliprange_value"), 1)};
   vf.options.denominator = scored_tokens(vf.sequences);
   const value_loss_answer v = call(j, vf);
   const double share = c.number("vf_coef");

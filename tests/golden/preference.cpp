@@ -76,7 +76,8 @@ trl_loss trl_loss_of(const golden_case& c) {
       continue;
     }
     y.names.push_back(name);
-    preference_term t = term_of(plumb::presets::trl().dpo(name, said, divergence_name));
+    const bool halves = name == "apo_down" && divergence_name != "reverse_kl";
+    preference_term t = term_of(halves ? plumb::presets::trl().apo_down_margin(said, divergence_name) : plumb::presets::trl().dpo(name, said, divergence_name));
     t.weight = weight;
     y.terms.push_back(t);
     if (const auto* down = std::get_if<link::apo_down>(&t.link); down != nullptr && down->chosen_share == 0) {
@@ -89,29 +90,30 @@ trl_loss trl_loss_of(const golden_case& c) {
   return y;
 }
 
-// How much larger than its own rounding that of the scores is in a loss of each pair: in a tail, e^-z of a z of that size.
-template <class Job>
-numbers steepness(Job& j, const preference_call& in) {
-  numbers y(in.pairs(), 1);
-  for (const preference_term& t : in.terms) {
-    const double by = std::visit(
-        []<class L>(const L& l) {
-          if constexpr (std::is_same_v<L, link::discopop>) return l.beta / l.tau;
-          else return l.beta;
-        },
-        t.link);
-    const numbers z = scaled(magnitudes(score_differences(j, in, t)), by);
-    y = larger(y, t.matching == pair_matching::given ? z : numbers(in.pairs(), largest(z)));
-  }
-  return y;
-}
-numbers of_steep(const numbers& x, const numbers& steep, double terms) { return larger(times(magnitudes(x), steep), numbers(x.size(), terms)); }
-
 // What TRL logs of pairs is of log-ratios of sums.
 preference_call of_sums(preference_call in, const golden_case& c) {
   in.terms = {{.link = link::sigmoid{.beta = c.number("beta")}}};
   return in;
 }
+
+// How much larger than its own rounding that of the scores is in a loss of each pair: in its tail, e^-z of a z of that size. A loss of the margin has
+// only one, z > 0; on the other side it is a line, or the gradient's share of it is beside beta. And a divergence's score is e^x of a log-ratio x.
+template <class Job>
+numbers steepness(Job& j, const preference_call& in) {
+  const preference_call sums = of_sums(in, j.c);
+  const numbers rewards = larger(magnitudes(of_each_pair(j, sums, reward_chosen)), magnitudes(of_each_pair(j, sums, reward_rejected)));
+  numbers y(in.pairs(), 1);
+  for (const preference_term& t : in.terms) {
+    const auto [beta, of_margin] = std::visit(
+        []<class L>(const L& l) -> std::pair<double, bool> { return {l.beta, requires { L::of_margin; }}; }, t.link);
+    numbers z = scaled(score_differences(j, in, t), beta);
+    if (!of_margin) z = magnitudes(z);
+    if (std::holds_alternative<any_divergence>(t.divergence)) z = larger(z, scaled(rewards, 1 / j.c.number("beta")));
+    y = larger(y, t.matching == pair_matching::given ? z : numbers(in.pairs(), largest(z)));
+  }
+  return y;
+}
+numbers of_steep(const numbers& x, const numbers& steep, double terms) { return larger(times(magnitudes(x), steep), numbers(x.size(), terms)); }
 
 // TRL gives the losses of AOT in the order of the sorted margins.
 numbers in_rising_order(const numbers& x, const numbers& of) {
@@ -141,8 +143,7 @@ entering_loss entering_term(const preference_term& t, double score) {
         // Peers take 1 - s of a sigmoid s, which is 0 from s = 1 - 1e-16 on; ours has its digits.
         if constexpr (std::is_same_v<L, link::apo_zero> || std::is_same_v<L, link::apo_down>) return {1, l.beta};
         // Near its minimum a divergence is the difference of logarithms.
-        if constexpr (std::is_same_v<L, link::exo_pair> || std::is_same_v<L, link::rpo_backward_kl> || std::is_same_v<L, link::rpo_forward_kl>)
-          return {1, l.beta};
+        if constexpr (std::is_same_v<L, link::exo_pair> || std::is_same_v<L, link::rpo_backward_kl>) return {1, l.beta};
         return {};
       },
       t.link);
@@ -156,6 +157,37 @@ entering_loss entering_mixture(const std::vector<preference_term>& terms, double
     y.loss = std::max(y.loss, one.loss);
     y.slope = std::max(y.slope, one.slope);
   }
+  return y;
+}
+
+// The same of `rpo_forward_kl`, whose slope has tails on both sides, for each pair.
+struct entering_pairs {
+  numbers loss, slope;
+};
+template <class Job>
+entering_pairs entering_rpo(Job& j, const preference_call& in, const preference_term& t) {
+  const entering_loss one = entering_term(t, std::max({largest(in.logp), largest(in.ref_logp), largest(in.reward_chosen), largest(in.reward_rejected)}));
+  entering_pairs y{numbers(in.pairs(), one.loss), numbers(in.pairs(), one.slope)};
+  const auto* l = std::get_if<link::rpo_forward_kl>(&t.link);
+  if (l == nullptr) return y;
+  constexpr double digits_of_peer = 1e-6;  // it takes the difference of logarithms near 1, in double: 1e-16 of that
+  const numbers z = scaled(score_differences(j, in, t), l->beta);
+  for (std::size_t p = 0; p < in.pairs(); ++p) {
+    const double target = l->scale * (in.reward_chosen[p] - in.reward_rejected[p]), size = std::max({1.0, std::fabs(z[p]), std::fabs(target)});
+    const double odds = std::exp(-std::fabs(z[p])), steepest = odds / ((1 + odds) * (1 + odds)), apart = std::fabs(z[p] - target);
+    y.loss[p] = std::max(digits_of_peer, steepest * apart * size);
+    y.slope[p] = l->beta * steepest * std::max(1.0, apart) * size;
+  }
+  return y;
+}
+// One number per pair, for the tokens of its two replies.
+numbers for_tokens(const preference_call& in, const numbers& per_pair) {
+  numbers y(in.logp.size());
+  for (std::size_t p = 0; p < in.pairs(); ++p)
+    for (std::int32_t reply : {in.chosen[p], in.rejected[p]}) {
+      const std::size_t s = static_cast<std::size_t>(reply);
+      std::fill(y.begin() + in.sequences.begin[s], y.begin() + in.sequences.end[s], per_pair[p]);
+    }
   return y;
 }
 
@@ -305,22 +337,22 @@ constexpr auto nemo_dpo = [](auto& j) {
     pair_halves(in, logps.shape[0]);
     rewards = c.input("gt_rewards", {logps.shape[0]}).data;
   }
-  for (std::size_t p = 0; p < in.pairs(); ++p) {
-    in.reward_chosen.push_back(rewards.at(static_cast<std::size_t>(in.chosen[p])));
-    in.reward_rejected.push_back(rewards.at(static_cast<std::size_t>(in.rejected[p])));
-  }
   const double beta = c.number("ref_policy_kl_penalty"), scale = c.number("gt_reward_scale");
   const preference_term t = term_of(
       plumb::presets::nemo_aligner().dpo(c.text("preference_loss"), beta, c.flag("average_log_probs", false), scale));
   in.terms = {t};
+  for (std::size_t p = 0; p < in.pairs() && t.takes_rewards(); ++p) {
+    in.reward_chosen.push_back(rewards.at(static_cast<std::size_t>(in.chosen[p])));
+    in.reward_rejected.push_back(rewards.at(static_cast<std::size_t>(in.rejected[p])));
+  }
   const preference_answer y = call(j, in);
   // Chosen first, for packed batches too.
   j.output("log_ratio_per_sequence", scaled(joined(of_each_pair(j, in, reward_chosen), of_each_pair(j, in, reward_rejected)), 1 / beta),
            std::max(largest(in.logp), largest(in.ref_logp)));
   j.output("acc_chosen", {y.metrics[accuracy]}, nothing_cancels);
-  const entering_loss entering = entering_term(t, std::max({largest(in.logp), largest(in.ref_logp), largest(in.reward_chosen), largest(in.reward_rejected)}));
-  j.output("preference_loss", {y.loss}, entering.loss);
-  double loss = y.loss, terms = entering.loss;
+  const entering_pairs entering = entering_rpo(j, in, t);
+  j.output("preference_loss", {y.loss}, largest(entering.loss));
+  double loss = y.loss, terms = largest(entering.loss);
   numbers d_logp = y.d_logp;
   // The supervised term: log-probabilities of the chosen sequences, summed over tokens, mean over sequences.
   if (c.outputs.count("sft_loss") > 0) {
@@ -332,7 +364,9 @@ constexpr auto nemo_dpo = [](auto& j) {
     terms = largest(in.logp);
   }
   j.output("loss", {loss}, terms);
-  j.gradient("d_loss/d_pi_logprobs", d_logp, std::max(entering.slope, terms > entering.loss ? beta : 0) / in.denominator);
+  numbers slope = for_tokens(in, entering.slope);
+  if (terms > largest(entering.loss)) slope = larger(slope, numbers(slope.size(), beta));
+  j.gradient("d_loss/d_pi_logprobs", d_logp, scaled(slope, 1 / in.denominator));
 };
 
 // IPO of sums: OpenRLHF, DR-PO.

@@ -46,6 +46,10 @@ struct preference_term {
   plumb::pair_matching matching = plumb::pair_matching::given;
   double weight = 1;
 
+  /// Whether its loss is of the two scores and two rewards; others refuse rewards.
+  bool takes_rewards() const {
+    return std::visit([]<class L>(const L&) { return plumb::reward_aware_link<L, double>; }, link);
+  }
   plumb::preference_options options(double denominator, bool reference_free) const {
     return {.score = score, .matching = matching, .reference_free = reference_free, .denominator = denominator, .weight = weight};
   }
@@ -84,6 +88,7 @@ preference_answer one_call(job<B>& j, const preference_call& in, const Link& lin
   using real = typename B::real;
   const auto logp = reals(j, in.logp), ref_logp = reals(j, in.ref_logp), token_weight = reals(j, in.token_weight), pair_weight = reals(j, in.pair_weight),
              reward_chosen = reals(j, in.reward_chosen), reward_rejected = reals(j, in.reward_rejected);
+  constexpr bool aware = plumb::reward_aware_link<Link, real>;
   auto d_logp = reals(j, before.d_logp);
   std::vector<real> pair_loss(in.pairs()), metrics(2 * std::size(plumb::preference_metrics));
   real loss = static_cast<real>(before.loss);
@@ -95,8 +100,8 @@ preference_answer one_call(job<B>& j, const preference_call& in, const Link& lin
                      .pairs = pairs,
                      .token_weight = token_weight,
                      .pair_weight = pair_weight,
-                     .reward_chosen = reward_chosen,
-                     .reward_rejected = reward_rejected},
+                     .reward_chosen = aware ? plumb::view<const real, 1>(reward_chosen) : plumb::view<const real, 1>(),
+                     .reward_rejected = aware ? plumb::view<const real, 1>(reward_rejected) : plumb::view<const real, 1>()},
                     link, divergence, options,
                     {.loss = loss,
                      .d_logp = d_logp,
@@ -121,7 +126,7 @@ preference_answer call(job<B>& j, const preference_call& in) {
 /// Differences of the sums of each pair, under the divergence of the term.
 template <class B>
 numbers score_differences(job<B>& j, preference_call in, const preference_term& t) {
-  in.pair_weight = {};
+  in.pair_weight = in.reward_chosen = in.reward_rejected = {};
   const preference_answer none{.d_logp = numbers(in.logp.size()), .pair_loss = numbers(in.pairs())};
   return std::visit(
       [&](const auto& divergence) { return one_call(j, in, score_difference{}, divergence, {.denominator = 1}, none).pair_loss; }, t.divergence);

@@ -7,7 +7,7 @@ namespace golden {
 namespace {
 
 using plumb::kl_estimator;
-using plumb::variance_estimator;
+namespace presets = plumb::presets;
 
 // Rows of `columns` of which the first `lengths[r]` count.
 layout_arrays first_of_rows(const numbers& lengths, std::size_t columns) {
@@ -42,13 +42,17 @@ constexpr auto trl = [](auto& j) {
   const numbers kl = call(j, token_kl_call{logp.data, ref, {.estimator = name == "k1" ? kl_estimator::k1 : kl_estimator::k3}, replies}).kl;
   const double kl_terms = largest_of({logp.data, ref, {1}}) * std::max(1.0, largest(kl));
   j.output("kl", kl, kl_terms);
-  token_rewards_call r{.kl = kl, .sequences = replies, .options = {.kl_coefficient = coefficient, .placement = plumb::score_placement::after_last}};
+  token_rewards_call r{.kl = kl, .sequences = replies, .options = presets::trl().ppo_rewards(coefficient)};
   j.output("non_score_reward", call(j, r, tokens), coefficient * kl_terms);
   r.score = score;
   numbers rewards = call(j, r, tokens);
   double reward_terms = std::max(coefficient * kl_terms, largest(score));
+  const auto padding_to_zero = [](plumb::whiten_options o) {  // TRL does so behind it
+    o.unscored = plumb::unscored_values::zero;
+    return o;
+  };
   if (c.flag("whiten_rewards", false)) {
-    const whiten_answer white = call(j, whiten_call{rewards, with_one_more, {.shift_mean = false, .variance = variance_estimator::unbiased}});
+    const whiten_answer white = call(j, whiten_call{rewards, with_one_more, padding_to_zero(presets::trl().whitening(false))});
     reward_terms = whitened_terms({reward_terms}, white.variance, 1e-8);
     rewards = white.whitened;
   }
@@ -56,10 +60,10 @@ constexpr auto trl = [](auto& j) {
   const numbers values = times(c.input("values", logp.shape).data, counts_more);
   j.output("values", values, 0);
   const gae_answer y = gae_of(j, {.rewards = rewards, .values = values, .sequences = with_one_more},
-                              {.gamma = c.number("gamma"), .lambda = c.number("lam")});
+                              presets::trl().gae(c.number("gamma"), c.number("lam")));
   const double size = std::max(reward_terms, largest_of({values, y.advantages, y.returns}));
   j.output("returns", y.returns, size);
-  const whiten_answer white = call(j, whiten_call{y.advantages, replies, {.variance = variance_estimator::unbiased}});
+  const whiten_answer white = call(j, whiten_call{y.advantages, replies, padding_to_zero(presets::trl().whitening())});
   j.output("advantages", white.whitened, whitened_terms({size}, white.variance, 1e-8));
 };
 
@@ -100,16 +104,16 @@ constexpr auto nemo = [](auto& j) {
   const layout_arrays replies = nemo_replies(c.input("prompt_lengths", {rows}).data, c.input("response_lengths", {rows}).data, columns);
   const numbers mask = mask_of(replies, tokens);
   j.output("mask", mask, 0);
-  const plumb::kl_estimate estimate = plumb::presets::nemo_aligner().kl_penalty(c.flag("use_absolute_kl", true));
+  const plumb::kl_estimate estimate = presets::nemo_aligner().kl_penalty(c.flag("use_absolute_kl", true));
   const numbers kl = call(j, token_kl_call{logp.data, ref, estimate, replies}).kl;
   const numbers rewards = call(j, token_rewards_call{.kl = kl, .score = score, .sequences = replies,
                                                      .options = {.kl_coefficient = c.number("initial_policy_kl_penalty")}}, tokens);
   const numbers kept = times(values, mask);
   const gae_answer y = gae_of(j, {.rewards = rewards, .values = kept, .sequences = all},
-                              {.gamma = c.number("discount_factor"), .lambda = c.number("gae_lambda")});
+                              presets::nemo_aligner().gae(c.number("discount_factor"), c.number("gae_lambda")));
   const double size = largest_of({logp.data, ref, score, values, y.advantages, y.returns});
   const bool normalize = c.flag("normalize_advantages", false);
-  const whiten_answer white = call(j, whiten_call{y.advantages, replies, {.unscored = plumb::unscored_values::transformed}});
+  const whiten_answer white = call(j, whiten_call{y.advantages, replies, presets::nemo_aligner().whitening()});
   j.output("advantages", normalize ? white.whitened : y.advantages, normalize ? whitened_terms({size}, white.variance, 1e-8) : size);
   j.output("returns", y.returns, size);
   const plumb::aggregate_options row_means{.mode = plumb::aggregation::sequence_mean, .denominator = static_cast<double>(rows)};

@@ -2,6 +2,7 @@
 // holds it; malformed ones must be refused with a sentence.
 #include "golden/runner.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <exception>
@@ -74,10 +75,73 @@ void expect_noticed(const temporary_folder& folder, const json& whole, std::size
       c.file.c_str(), c.name.c_str(), array.name.c_str(), array.largest, number.dump().c_str(), failing.size());
 }
 
+const array& golden_of(const golden_case& c, const outcome::compared& compared) {
+  return (compared.kind == "outputs" ? c.outputs : c.gradients).at(compared.name);
+}
+
+// Which arrays are compared too loosely to mean much: their largest number may change by a hundredth within the tolerance.
+struct loose_arrays {
+  std::vector<std::string> in_double, in_float;  ///< "file, case, array"; what oneDNN's float allows, from the tolerances alone
+  void look_at(const golden_case& c, const outcome::compared& compared) {
+    const array& golden_array = golden_of(c, compared);
+    if (golden_array.dtype != "float64" || golden_array.data.empty()) return;
+    const double hundredth = 1e-2 * std::fabs(golden_array.data[compared.largest]);
+    if (!(hundredth > 0 && std::isfinite(hundredth))) return;
+    const auto passes = [&](const allowance& a) { return hundredth <= a.relative * compared.scale + a.absolute; };
+    const std::string name = c.file + ", " + c.name + ", " + compared.name;
+    if (passes(allowed<double>)) in_double.push_back(name);
+    if (passes(allowed<float>)) in_float.push_back(name);
+  }
+};
+
+// In double these and no others, and why: each is the small rest of large numbers, whose rounding is all that it could be compared by.
+struct small_rest {
+  const char *name, *reason;
+};
+constexpr small_rest small_rests[] = {
+    {"openrlhf_kl, k2_extreme, d_kl/d_log_probs", "but for zeros, the difference of -2 and -2.000000001"},
+    {"openrlhf_kl, k3_extreme, d_kl/d_log_probs", "but for zeros, the difference of -2 and -2.000000001"},
+    {"trl_grpo_loss, cispo_extreme, loss", "what rounding leaves of losses up to 12 that come with both signs"},
+    {"trl_reward_bt, extreme, margin_mean", "a margin of 2e-9 beside others of 1400 that cancel"},
+    {"verl_kl, k3_extreme, d_kl/d_logprob", "but for zeros, the difference of -2 and -2.000000001"},
+    {"verl_kl, low_var_kl_extreme, d_kl/d_logprob", "but for zeros, the difference of -2 and -2.000000001"},
+    {"whitening_verl, whiten_constant, whitened", "1.5 less a mean that divides by 8 + 1e-8, times 1e4"},
+};
+
+// Sentences or names, each on a line of its own.
+void print_lines(const char* head, const std::vector<std::string>& lines) {
+  std::printf("%s\n", head);
+  for (const std::string& line : lines) std::printf("    %s\n", line.c_str());
+}
+
+// Returns the number of those without a reason; of other folders than the library's own, none is expected to be known.
+int report(const loose_arrays& loose, bool own_folder) {
+  std::vector<std::string> known, unknown;
+  for (const std::string& name : loose.in_double) {
+    const char* reason = nullptr;
+    for (const small_rest& rest : small_rests)
+      if (own_folder && name == rest.name) reason = rest.reason;
+    if (reason != nullptr) {
+      known.push_back(name + ": " + reason + ".");
+    } else {
+      unknown.push_back(name);
+    }
+  }
+  std::printf("Arrays whose largest number may change by 1 %% unnoticed: %zu in double, %zu in float (from its tolerance).\n",
+              loose.in_double.size(), loose.in_float.size());
+  if (!known.empty()) print_lines("  In double, the small rest of large numbers:", known);
+  if (!unknown.empty()) print_lines(own_folder ? "FAILED self-test: in double, without a reason:" : "  In double:", unknown);
+  std::vector<std::string> only_float;
+  for (const std::string& name : loose.in_float)
+    if (std::find(loose.in_double.begin(), loose.in_double.end(), name) == loose.in_double.end()) only_float.push_back(name);
+  if (!only_float.empty()) print_lines("  In float alone:", only_float);
+  return own_folder ? static_cast<int>(unknown.size()) : 0;
+}
+
 // The largest number of the array, off by 1e-6 of itself; where that is within the tolerance, because larger numbers
 // entered, by 1e-6 of those. Integers are off by one.
 json perturbed(const golden_case& c, const outcome::compared& array, counts& n) {
-  const golden::array& golden_array = (array.kind == "outputs" ? c.outputs : c.gradients).at(array.name);
+  const golden::array& golden_array = golden_of(c, array);
   const double x = golden_array.data[array.largest];
   if (golden_array.dtype != "float64") return static_cast<std::int64_t>(x) + 1;
   if (std::fabs(x) > 1e-3 * array.scale) return x + 1e-6 * x;
@@ -85,7 +149,7 @@ json perturbed(const golden_case& c, const outcome::compared& array, counts& n) 
   return x + 1e-6 * (array.scale > 0 ? array.scale : 1);
 }
 
-void perturb_every_array(const temporary_folder& folder, const std::filesystem::path& path, counts& n) {
+void perturb_every_array(const temporary_folder& folder, const std::filesystem::path& path, counts& n, loose_arrays& loose) {
   // Without the cases that are not mapped, which would only take time.
   json whole = parsed(path);
   std::vector<golden_case> cases;
@@ -101,12 +165,13 @@ void perturb_every_array(const temporary_folder& folder, const std::filesystem::
   for (std::size_t i = 0; i < cases.size(); ++i) {
     const golden_case& c = cases[i];
     const outcome o = run_case(*find_mapping(c), backend_kind::serial, c);
+    for (const outcome::compared& array : o.arrays) loose.look_at(c, array);
     for (const outcome::compared& array : o.arrays)
-      if (!(array.kind == "outputs" ? c.outputs : c.gradients).at(array.name).data.empty())  // of no replies with a label, say
+      if (!golden_of(c, array).data.empty())  // of no replies with a label, say
         expect_noticed(folder, whole, i, c, array, perturbed(c, array, n), n);
     // Not a number is never near one.
     for (const outcome::compared& array : o.arrays)
-      if ((array.kind == "outputs" ? c.outputs : c.gradients).at(array.name).dtype == "float64") {
+      if (golden_of(c, array).dtype == "float64") {
         expect_noticed(folder, whole, i, c, array, "nan", n);
         break;
       }
@@ -242,7 +307,8 @@ void damage_a_file(const temporary_folder& folder, counts& n) {
 int self_test(const std::filesystem::path& data) {
   const temporary_folder folder;
   counts numbers_changed, files_damaged;
-  for (const auto& path : files_of(data)) perturb_every_array(folder, path, numbers_changed);
+  loose_arrays loose;
+  for (const auto& path : files_of(data)) perturb_every_array(folder, path, numbers_changed, loose);
   damage_a_file(folder, files_damaged);
   std::printf(
       "Self-test on serial: %d numbers changed, each in turn, %d not noticed (by 1e-6 of itself or to NaN; %d of them "
@@ -250,9 +316,11 @@ int self_test(const std::filesystem::path& data) {
       "what entered, beside which the number is small); %d files damaged, %d without a right sentence.\n",
       numbers_changed.changed, numbers_changed.missed, numbers_changed.enlarged, files_damaged.changed,
       files_damaged.missed);
+  std::error_code no_such_folder;
+  const int too_loose = report(loose, std::filesystem::equivalent(data, PLUMB_SOURCE_DIR "/tests/golden/data", no_such_folder));
   const bool something = numbers_changed.changed > 0;
   if (!something) std::printf("FAILED self-test: no number could be changed, because no case is mapped.\n");
-  return numbers_changed.missed + files_damaged.missed + (something ? 0 : 1);
+  return numbers_changed.missed + files_damaged.missed + too_loose + (something ? 0 : 1);
 }
 
 }  // namespace golden

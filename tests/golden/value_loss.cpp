@@ -1,14 +1,12 @@
 // Losses of critics.
 #include "golden/value_loss_calls.hpp"
 
+#include <plumb/presets.hpp>
+
 namespace golden {
 namespace {
 
-void set_aggregation(plumb::value_loss_options& o, const plumb::aggregate_options& from) {
-  o.aggregate = from.mode;
-  o.denominator = from.denominator;
-  o.length_epsilon = from.length_epsilon;
-}
+namespace presets = plumb::presets;
 
 constexpr auto verl = [](auto& j) {
   const golden_case& c = j.c;
@@ -18,8 +16,8 @@ constexpr auto verl = [](auto& j) {
       .old_values = c.input("values", values.shape).data,
       .returns = c.input("returns", values.shape).data,
       .sequences = padded(values.shape[0], values.shape[1], to_flags(c.input("response_mask", values.shape).data)),
-      .options = {.clip_range = c.number("cliprange_value")}};
-  set_aggregation(in.options, verl_aggregation(c, in.sequences, values.shape[1]));
+      .options = presets::verl().value_loss(c.number("cliprange_value"), c.text("loss_agg_mode"))};
+  in.options.denominator = verl_aggregation(c, in.sequences, values.shape[1]).denominator;
   const value_loss_answer y = call(j, in);
   j.output("loss", {y.loss}, value_loss_terms(in));
   j.output("vf_clipfrac", {y.clipped / (y.count + verl_epsilon)}, 0);
@@ -34,8 +32,8 @@ constexpr auto openrlhf = [](auto& j) {
       .old_values = c.input("old_values", values.shape).data,
       .returns = c.input("returns", values.shape).data,
       .sequences = padded(values.shape[0], values.shape[1], to_flags(c.input("action_mask", values.shape).data)),
-      .options = {.clip_range = c.number("clip_eps", 0)}};
-  set_aggregation(in.options, openrlhf_aggregation(c, in.sequences, c.flag("token_level_loss", true)));
+      .options = presets::openrlhf().value_loss(c.number("clip_eps", 0), c.flag("token_level_loss", true))};
+  in.options.denominator = openrlhf_aggregation(c, in.sequences, c.flag("token_level_loss", true)).denominator;
   const value_loss_answer y = call(j, in);
   j.output("loss", {y.loss}, value_loss_terms(in));
   j.gradient("d_loss/d_values", y.d_values, value_gradient_terms(in, y));
@@ -51,12 +49,10 @@ constexpr auto nemo = [](auto& j) {
       .old_values = c.input("prev_values", {rows, columns - 1}).data,
       .returns = c.input("returns", {rows, columns - 1}).data,
       .sequences = padded(rows, columns - 1, to_flags(c.input("mask", {rows, columns - 1}).data)),
-      .options = {.clip_range = c.number("clip_val")}};
+      .options = presets::nemo_aligner().value_loss(c.number("clip_val"))};
+  if (c.is_set("standardization"))
+    in.options = presets::nemo_aligner().value_loss(c.number("clip_val"), c.options.at("standardization").at(0), c.options.at("standardization").at(1));
   in.options.denominator = scored_tokens(in.sequences);
-  if (c.is_set("standardization")) {
-    in.options.mean = c.options.at("standardization").at(0);
-    in.options.standard_deviation = c.options.at("standardization").at(1);
-  }
   const value_loss_answer y = call(j, in);
   j.output("loss", {y.loss}, value_loss_terms(in));
   numbers d_values;

@@ -163,10 +163,11 @@ void launch_all(device_view<const T, 2> x, device_view<T, 1> y) {
          logp_term<surrogate::reinforce, T>, mean_or_zero, absolute_value, old_k3, limited_ratio<T>, policy_kl_term<T>, policy_kl_slope<T>,
          keep_within<T>, plumb::kl_estimate, kl_value, kl_slope, add_weighted_slope, exact_kl_term, exact_kl_slope, value_error<T>, value_clipped<T>,
          value_residual<T>, value_residual_square<T>, square>(x, y);
-  launch<T, scaled_product<T>, one_step_part<T>, add_product_where, discounted_step<T>, temporal_difference<T>, mixture<T>, from_mixture<T>,
+  launch<T, scaled_product<T>, one_step_part<T>, add_product_where, discounted_step<T>, temporal_difference<T>,
          difference_where, sum_where, truncated_ratio<T>, product_with_difference, kl_reward<T>, unfinished_score<T>, clamped<T>, add_where,
          flag_after, mean_of<T>, squared_deviation, variance_of<T>, whitened<T>, counted_reply<advantage::centered>, counted_reply<advantage::grpo>,
          counted_reply<advantage::rloo>, counted_reply<advantage::batch_scaled>, counted_reply<advantage::batch_normalized>, mean_of_sum,
+         halves_of_top, mean_of_halves,
          group_deviation, between_groups, mean_below_highest, gpg_term<T>, count_where_varied, nonzero_reward, below_top<T>, at_top, top_gap,
          gap_at_top, gap_divisor<T>, group_varies<T>, logit_gradient_norm, sum_up_to, weighted_mean<T>>(x, y);
   launch<T, plumb::correction::none, plumb::correction::truncated, plumb::correction::masked, plumb::rejection::k1, plumb::rejection::k2,

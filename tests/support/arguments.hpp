@@ -50,7 +50,7 @@ class good_calls {
     f("policy_loss", "loss", 1, G{x(tokens), x(tokens), x(tokens), {}, x(tokens), x(tokens), x(tokens), x(tokens), sequences},
       input_list<G>{{"logp", &G::logp}, {"old_logp", &G::old_logp}, {"advantages", &G::advantages}, {"ref_logp", &G::ref_logp},
                     {"importance_weights", &G::importance_weights}, {"kl_weights", &G::kl_weights}, {"entropy", &G::entropy}},
-      [&](const G& in, view<double, 1> y) { policy_loss(b, scratch, in, surrogate::clip{}, {.denominator = 3}, {.loss = y}); });
+      [&](const G& in, view<double, 1> y) { policy_loss(b, scratch, in, surrogate::clip{}, {.kl_coefficient = 1, .denominator = 3}, {.loss = y}); });
     using V = value_loss_inputs<double>;
     f("value_loss", "d_values", tokens, V{x(tokens), x(tokens), x(tokens), sequences},
       input_list<V>{{"values", &V::values}, {"old_values", &V::old_values}, {"returns", &V::returns}},

@@ -44,7 +44,8 @@ struct subject {
   bool empty_is_nothing = true;  ///< a sequence without scored tokens adds nothing to the loss either
   bool against_reference = false;  ///< array 1 holds the log-probabilities of array 0 under the reference
   std::vector<std::size_t> outside_loss{};  ///< arrays per token that only metrics look at
-  bool extremes = true;        ///< finite in float when tokens are multiplied by 1e4
+  bool extremes = true;        ///< finite in float at log-ratios of +-1e4
+  std::vector<std::size_t> infinite_metrics{};  ///< rows of `metrics` that are truly infinite there
 };
 
 /// The batch and the answer in the precision of one call.
@@ -186,6 +187,20 @@ inline bool counts(const batch& b, std::size_t t) {
   return false;
 }
 
+/// Log-ratios of +-1e4: log-probabilities (whose map sends 0 below 0) are what they were or less by 1e4, each by chance; any other numbers are 1e4
+/// times what they were.
+inline batch far_apart(const subject& what, const batch& from, std::uint64_t seed) {
+  batch to = from;
+  for (std::size_t a = 0; a < to.tokens.size(); ++a) {
+    const auto chance = plumb::testing::normal_numbers(seed * 41 + a, static_cast<plumb::index_t>(to.length()));
+    for (std::size_t t = 0; t < to.length(); ++t) {
+      double& x = to.tokens[a][t];
+      x = what.tokens[a](0) >= 0 ? 1e4 * x : chance[t] < 0 ? x - 1e4 : x;
+    }
+  }
+  return to;
+}
+
 /// All laws over several random layouts. `denominator` stands for the whole batch in every part.
 inline void check(const subject& what) {
   const double nan = std::nan("");
@@ -265,14 +280,16 @@ inline void check(const subject& what) {
       for (std::size_t a = 0; a < got.d_tokens.size(); ++a) CHECK(same_bits(got.d_tokens[a], zero.d_tokens[a]));
     }
     if (what.extremes) {
-      batch far = whole;
-      for (auto& x : far.tokens)
-        for (double& e : x) e *= 1e4 / 6;
-      const answer got = what.of_float(far, denominator, {});
+      const answer got = what.of_float(far_apart(what, whole, seed), denominator, {});
       INFO("log-ratios of 1e4, in float");
       CHECK(std::isfinite(got.loss));
       for (const auto& d : got.d_tokens)
         for (const double e : d) CHECK(std::isfinite(e));
+      for (std::size_t k = 0; k < got.metrics.size(); ++k) {
+        CAPTURE(k / 2);
+        const bool infinite = std::find(what.infinite_metrics.begin(), what.infinite_metrics.end(), k / 2) != what.infinite_metrics.end();
+        CHECK((infinite ? !std::isnan(got.metrics[k]) : std::isfinite(got.metrics[k])));
+      }
     }
   }
 }

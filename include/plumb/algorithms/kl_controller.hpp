@@ -28,16 +28,21 @@ struct adaptive_kl_controller {
   double horizon = 10000;  ///< in the unit of `samples`
   double error_limit = 0.2;
 
-  /// `kl`: mean over the batch of the policy before the update; `samples`: sequences in it, of all ranks.
+  /// `kl`: mean over the batch of the policy before the update; `samples`: sequences in it, of all ranks. A batch so large beside the horizon that
+  /// the coefficient would not stay positive is refused.
   void update(double kl, double samples) {
     constexpr const char* op = "adaptive_kl_controller";
     require_settings(op);  // not the coefficient, which may have become as small as it likes
-    require_option(op, "samples", samples, samples >= 0 && error_limit * samples < horizon, "0 or positive, and below horizon / error_limit");
+    require_option(op, "samples", samples, samples >= 0, "0 or positive");
     const bool number = kl - kl == 0;
     if (!number) fail(message(op) << "the measured KL is " << kl << ": the policy is not sound. The coefficient is as it was.");
     const double error = kl / target - 1;
     const double clipped = error < -error_limit ? -error_limit : error_limit < error ? error_limit : error;
-    coefficient *= 1 + clipped * samples / horizon;
+    const double factor = 1 + clipped * samples / horizon;
+    if (!(factor > 0))
+      fail(message(op) << samples << " samples at a horizon of " << horizon << " would multiply the coefficient by " << factor
+                       << ": the horizon must be in the unit of the samples, and longer. The coefficient is as it was.");
+    coefficient *= factor;
   }
   void require(const char* op) const {
     fixed_kl_controller{coefficient}.require(op);

@@ -195,6 +195,15 @@ inline void require_option(const char* operation, const char* name, double value
                           << (good && finite ? "0 or between 1e-30 and 1e30 in size, and " : "") << range << ". Nothing was written.");
 }
 
+/// A mode that is none of its enumerators, `last` being the last of them: a cast from a number that means nothing.
+template <class E>
+void require_mode(const char* operation, const char* name, E value, E last) {
+  const auto number = static_cast<std::int64_t>(value);
+  if (number >= 0 && number <= static_cast<std::int64_t>(last)) return;
+  fail(message(operation) << "option `" << name << "` is " << number << ", which is none of its modes (0 to " << static_cast<std::int64_t>(last)
+                          << "). Nothing was written.");
+}
+
 /// One argument of a call under the name that the user typed: where its elements lie, whatever their type.
 struct argument {
   const char* name;

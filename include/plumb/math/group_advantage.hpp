@@ -25,6 +25,7 @@ enum class lone_reply {
 struct centered {
   lone_reply alone = lone_reply::zero;
   static constexpr scope center = scope::group, spread = scope::group;
+  void require(const char* op) const { require_mode(op, "alone", alone, lone_reply::reward); }
   template <class T>
   PLUMB_HD T operator()(const T& deviation, const T& reward, const T& count, const T&) const {
     return !(T(1) < count) && alone == lone_reply::reward ? reward : deviation;
@@ -39,6 +40,7 @@ struct grpo {
   lone_reply alone = lone_reply::zero;
   static constexpr scope center = scope::group, spread = scope::group;
   void require(const char* op) const {
+    require_mode(op, "alone", alone, lone_reply::reward);
     require_option(op, "epsilon", epsilon, epsilon >= 0, "0 or positive");
     require_option(op, "variance_floor", variance_floor, variance_floor >= 0, "0 or positive");
   }
@@ -80,6 +82,7 @@ struct batch_normalized {
 struct rloo {
   lone_reply alone = lone_reply::zero;
   static constexpr scope center = scope::group, spread = scope::group;
+  void require(const char* op) const { require_mode(op, "alone", alone, lone_reply::reward); }
   template <class T>
   PLUMB_HD T operator()(const T& deviation, const T& reward, const T& count, const T&) const {
     if (!(T(1) < count)) return alone == lone_reply::reward ? reward : deviation;
@@ -127,6 +130,23 @@ struct mean_below_highest {
   PLUMB_HD T operator()(const T& top, const T& mean, const T& highest, const T& count) const {
     return is_zero(count) ? T(0) : (top - highest) + mean;
   }
+};
+
+/// `x`, where anything is counted, in two parts that add up to it: one of the upper half of its bits, and the rest; 0 and 0 where nothing is.
+struct halves_of_top {
+  template <class T>
+  PLUMB_HD two<T> operator()(const T& x, const T& count) const {
+    if (is_zero(count)) return {T(0), T(0)};
+    T upper = x;
+    if constexpr (std::is_same_v<T, float>) upper = __builtin_bit_cast(float, __builtin_bit_cast(std::uint32_t, x) & 0xfffff000u);
+    if constexpr (std::is_same_v<T, double>) upper = __builtin_bit_cast(double, __builtin_bit_cast(std::uint64_t, x) & 0xfffffffff8000000u);
+    return {upper, x - upper};
+  }
+};
+/// The mean of what was split so, from the sums of the halves. Of equal numbers their sums are exact, and so is this (4096 of them in float).
+struct mean_of_halves {
+  template <class T>
+  PLUMB_HD T operator()(const T& upper, const T& lower, const T& count) const { return is_zero(count) ? T(0) : upper / count + lower / count; }
 };
 
 /// GPG's factor times the deviation: `deviation counted / (divisor valid)`; 0 where no reply is valid or the reply does not count.

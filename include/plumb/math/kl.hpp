@@ -54,6 +54,7 @@ struct kl_estimate {
   }
   /// `of`: what the names in an error begin with, where this is a part of other options ("kl.").
   void require(const char* op, const char* of = "") const {
+    require_mode(op, "estimator", estimator, kl_estimator::k3);
     require_option(op, (message() << of << "log_ratio_limit").c_str(), log_ratio_limit, log_ratio_limit >= 0, "0 (no limit) or positive");
     require_option(op, (message() << of << "limit").c_str(), limit, limit >= 0, "0 (no limit) or positive");
   }

@@ -28,24 +28,26 @@ struct mean_or_zero {
   PLUMB_HD T operator()(const T& sum, const T& count) const { return T(0) < count ? sum / count : T(0); }
 };
 
-/// `|x|`.
-struct absolute_value {
+/// `-x`, and 0 for a 0 of either sign.
+struct zero_minus {
   template <class T>
-  PLUMB_HD T operator()(const T& x) const { return abs(x); }
+  PLUMB_HD T operator()(const T& x) const { return T(0) - x; }
 };
 
-/// `exp(l) - 1 - l`: k3 of KL(old || policy).
-struct old_k3 {
+/// `exp(l) - 1 - l`, k3 of KL(old || policy), and `|l|`.
+struct old_k3_and_size {
   template <class T>
-  PLUMB_HD T operator()(const T& log_ratio) const { return exp_minus_line(log_ratio); }
+  PLUMB_HD two<T> operator()(const T& log_ratio) const { return {exp_minus_line(log_ratio), abs(log_ratio)}; }
 };
 
-/// `sign exp(m)` within the limits.
+/// `exp(m)` within the limits, and minus that: the smallest is the largest of those.
 template <class T>
 struct limited_ratio {
   log_ratio_limits<T> limits;
-  T sign;
-  PLUMB_HD T operator()(const T& log_ratio) const { return sign * exp(limits.keep(log_ratio)); }
+  PLUMB_HD two<T> operator()(const T& log_ratio) const {
+    const T r = exp(limits.keep(log_ratio));
+    return {r, -r};
+  }
 };
 
 /// A surrogate's limit of a token's log-ratio, and the slope of that.
@@ -87,20 +89,22 @@ struct policy_kl_term {
   log_ratio_limits<T> limits;
   bool times_ratio;
   PLUMB_HD T operator()(const T& logp, const T& ref_logp, const T& log_ratio, const T& weight) const {
-    const T x = weighted_by(weight, kl(logp, ref_logp).first);
-    return times_ratio ? x * exp(limits.keep(log_ratio)) : x;
+    return times(kl(logp, ref_logp).first, log_ratio, weight);
   }
-  PLUMB_HD static T weighted_by(const T& weight, const T& x) { return is_zero(weight) ? T(0) : weight * x; }
+  /// `x` times the weight and the ratio.
+  PLUMB_HD T times(const T& x, const T& log_ratio, const T& weight) const {
+    if (is_zero(weight)) return T(0);
+    return times_ratio ? weight * x * exp(limits.keep(log_ratio)) : weight * x;
+  }
 };
-/// The derivative of that by `logp`, with the ratio held.
+/// `coefficient` times that, and its derivative by `logp` with the ratio held.
 template <class T>
-struct policy_kl_slope {
-  kl_estimate kl;
-  log_ratio_limits<T> limits;
-  bool times_ratio;
-  PLUMB_HD T operator()(const T& logp, const T& ref_logp, const T& log_ratio, const T& weight) const {
-    const T x = policy_kl_term<T>::weighted_by(weight, kl(logp, ref_logp).second);
-    return times_ratio ? x * exp(limits.keep(log_ratio)) : x;
+struct policy_kl {
+  policy_kl_term<T> term;
+  T coefficient;
+  PLUMB_HD two<T> operator()(const T& logp, const T& ref_logp, const T& log_ratio, const T& weight) const {
+    const two<T> e = term.kl(logp, ref_logp);
+    return {coefficient * term.times(e.first, log_ratio, weight), coefficient * term.times(e.second, log_ratio, weight)};
   }
 };
 
@@ -111,26 +115,31 @@ struct keep_within {
   PLUMB_HD T operator()(const T& x, const T& log_ratio) const { return limits.within(log_ratio) ? x : T(0); }
 };
 
-/// Which of a surrogate's flags.
-enum class clip_side { any, low, high, cap };
-
-/// One of a surrogate's flags.
-template <class Surrogate, class T, clip_side Side>
-struct clip_flag {
+/// 1 where a surrogate is clipped below, and above.
+template <class Surrogate, class T>
+struct clip_flags {
   Surrogate surrogate;
   log_ratio_limits<T> limits;
-  PLUMB_HD T operator()(const T& log_ratio, const T& advantage) const {
+  PLUMB_HD two<T> operator()(const T& log_ratio, const T& advantage) const {
     const T x = limits.keep(log_ratio);
-    if constexpr (Side == clip_side::cap) {
-      return surrogate.capped(x, advantage);
-    } else if constexpr (Side == clip_side::low) {
-      return surrogate.clipped_low(x, advantage);
-    } else if constexpr (Side == clip_side::high) {
-      return surrogate.clipped_high(x, advantage);
-    } else {
-      return surrogate.clipped_low(x, advantage) + surrogate.clipped_high(x, advantage);
-    }
+    return {surrogate.clipped_low(x, advantage), surrogate.clipped_high(x, advantage)};
   }
+};
+/// 1 where a surrogate is clipped on either side.
+template <class Surrogate, class T>
+struct clip_flag {
+  clip_flags<Surrogate, T> sides;
+  PLUMB_HD T operator()(const T& log_ratio, const T& advantage) const {
+    const two<T> y = sides(log_ratio, advantage);
+    return y.first + y.second;
+  }
+};
+/// 1 where a surrogate is capped.
+template <class Surrogate, class T>
+struct cap_flag {
+  Surrogate surrogate;
+  log_ratio_limits<T> limits;
+  PLUMB_HD T operator()(const T& log_ratio, const T& advantage) const { return surrogate.capped(limits.keep(log_ratio), advantage); }
 };
 
 }  // namespace math

@@ -31,10 +31,35 @@ struct implicit_reward {
   PLUMB_HD T operator()(const T& logp, const T& ref_logp) const { return beta * (logp - ref_logp); }
 };
 
-/// KL between two coins whose log-odds are `z` and `t`: `q log(q/p) + (1-q) log((1-q)/(1-p))`, `q = sigmoid(z)`, `p = sigmoid(t)`.
+/// KL between two coins whose log-odds are `z` and `t`: `q log(q/p) + (1-q) log((1-q)/(1-p))`, `q = sigmoid(z)`, `p = sigmoid(t)`. Never
+/// negative, and without cancellation however near the two are.
 template <class T>
 PLUMB_HD T kl_of_log_odds(const T& z, const T& t) {
-  return sigmoid(z) * (softplus(-t) - softplus(-z)) + sigmoid(-z) * (softplus(t) - softplus(z));
+  // The coin's other side has the same divergence: q is at most 1/2 below. With d = t - z it is log(1 + q (e^d - 1)) - q d.
+  const bool turned = T(0) < z;
+  const T d = turned ? z - t : t - z, y = turned ? -z : z;
+  if (T(-1) <= d && d <= T(1)) {
+    // d^2 times the integral over s in [0, 1] of (1 - s) sigmoid'(y + s d), by Gauss and Legendre's eight points: no difference is taken.
+    constexpr double at[] = {0.01985507175123188416, 0.10166676129318663602, 0.23723379504183550459, 0.40828267875217510996,
+                             0.59171732124782494555, 0.76276620495816449541, 0.89833323870681336398, 0.98014492824876808807};
+    constexpr double share[] = {0.04960931821952933168, 0.09988613745373567387, 0.11964241387321544741, 0.10730313838033538054,
+                                0.07403875330884561456, 0.03721090906572819407, 0.01130437977295156715, 0.00100494992565880068};
+    const T e = exp(y);
+    T sum = T(0);
+    for (int i = 0; i < 8; ++i) {
+      const T odds = e * exp(T(at[i]) * d), rest = T(1) + odds;
+      sum = sum + T(share[i]) * (odds / (rest * rest));
+    }
+    return d * d * sum;
+  }
+  const T q = sigmoid(y);
+  if (T(8) < d) return softplus(y + d) - softplus(y) - q * d;  // e^d may overflow, q may lose digits
+  return log1p(q * expm1(d)) - q * d;
+}
+/// `sigmoid(z) - sigmoid(t)`, without cancellation.
+template <class T>
+PLUMB_HD T difference_of_sigmoids(const T& z, const T& t) {
+  return t < z ? -sigmoid(z) * sigmoid(-t) * expm1(t - z) : sigmoid(t) * sigmoid(-z) * expm1(z - t);
 }
 /// Its derivative by `z`.
 template <class T>
@@ -271,9 +296,7 @@ struct rpo_backward_kl {
   template <class T>
   PLUMB_HD pair_term<T> operator()(const T& chosen, const T& rejected, const T& reward_chosen, const T& reward_rejected) const {
     const T z = T(beta) * (chosen - rejected), t = T(scale) * (reward_chosen - reward_rejected);
-    // The difference of two sigmoids, from the side where both are small.
-    const T slope = T(0) < z ? math::sigmoid(-t) - math::sigmoid(-z) : math::sigmoid(z) - math::sigmoid(t);
-    return math::of_margin(math::kl_of_log_odds(t, z), T(beta) * slope);
+    return math::of_margin(math::kl_of_log_odds(t, z), T(beta) * math::difference_of_sigmoids(z, t));
   }
 };
 
@@ -295,6 +318,10 @@ struct rpo_forward_kl {
 /// are 0 where policy and reference agree, except `forward_kl`'s, -1; the constants matter only to links that look at more than the difference.
 namespace divergence {
 
+/// Where the exponents of `forward_kl` and `alpha` stop by default: e^80 is a number in float, and so are sums of it. Two scores beyond it are equal,
+/// not the difference of two infinities. Links that square scores need less: 40.
+inline constexpr double float_exponent = 80;
+
 /// `x`: every loss as its paper has it.
 struct reverse_kl {
   void require(const char*) const {}
@@ -304,9 +331,9 @@ struct reverse_kl {
   }
 };
 
-/// `-exp(-x)`: overflows where the policy has left the reference by more than e^88 in float; `max_exponent` stops it there.
+/// `-exp(-x)`: would overflow where the policy has left the reference by more than e^88 in float; `max_exponent` stops it before.
 struct forward_kl {
-  double max_exponent = 0;  ///< `-x` stops here, without gradient beyond; 0: nowhere
+  double max_exponent = float_exponent;  ///< `-x` stops here, without gradient beyond; 0: nowhere (TRL), and two scores that overflow give NaN
   void require(const char* op) const { require_option(op, "max_exponent", max_exponent, max_exponent >= 0, "0 or positive"); }
   template <class T>
   PLUMB_HD two<T> operator()(const T& x) const {
@@ -330,7 +357,7 @@ struct js {
 /// `(exp((a - 1) x) - 1) / (a - 1)`; `x` at `a = 1`.
 struct alpha {
   double coefficient = 0.5;    ///< `a`
-  double max_exponent = 0;     ///< `(a - 1) x` stops here, without gradient beyond; 0: nowhere (TRL: 80, in half precision 11)
+  double max_exponent = float_exponent;  ///< `(a - 1) x` stops here, without gradient beyond (TRL: 80, in half precision 11); 0: nowhere
   bool drop_constant = false;  ///< `exp((a - 1) x) / (a - 1)`, and `x` within 1e-6 of `a = 1`, as TRL
   void require(const char* op) const {
     require_option(op, "coefficient", coefficient, true, "a number");
@@ -393,6 +420,22 @@ struct link_rejected {
   }
 };
 
+/// What a pair counts for: its weight, or 1; 0 where neither reply has a scored token.
+struct scored_pair {
+  template <class T>
+  PLUMB_HD T operator()(const T& length_chosen, const T& length_rejected) const {
+    return T(0) < length_chosen + length_rejected ? T(1) : T(0);
+  }
+  template <class T>
+  PLUMB_HD T operator()(const T& length_chosen, const T& length_rejected, const T& weight) const {
+    return T(0) < length_chosen + length_rejected ? weight : T(0);
+  }
+};
+/// 1 for what has a weight, NaN included; 0 where that is 0.
+struct has_weight {
+  template <class T>
+  PLUMB_HD T operator()(const T& weight) const { return is_zero(weight) ? T(0) : T(1); }
+};
 /// `x` over a reply's length; one without tokens counts as one token long.
 struct per_token {
   template <class T>

@@ -33,27 +33,11 @@ struct discounted_step {
   T gamma;
   PLUMB_HD T operator()(const T& reward, const T& discount, const T& next) const { return reward + gamma * discount * next; }
 };
-/// `reward + gamma * discount * next - value`.
+/// `reward + gamma * discount * next - value`, the values' difference first: nearly equal values then lose nothing to their size.
 template <class T>
 struct temporal_difference {
   T gamma;
-  PLUMB_HD T operator()(const T& reward, const T& discount, const T& next, const T& value) const { return reward + gamma * discount * next - value; }
-};
-/// `(1 - t) a + t b`.
-template <class T>
-struct mixture {
-  T t;
-  PLUMB_HD T operator()(const T& a, const T& b) const { return (T(1) - t) * a + t * b; }
-};
-/// From the mixture `(1 - lambda) value + lambda return`: the advantage `return - value`, and the return; 0 where `mask` is 0.
-template <class T>
-struct from_mixture {
-  T lambda;
-  PLUMB_HD two<T> operator()(const T& mixed, const T& value, const T& mask) const {
-    if (is_zero(mask)) return {T(0), T(0)};
-    const T advantage = (mixed - value) / lambda;
-    return {advantage, value + advantage};
-  }
+  PLUMB_HD T operator()(const T& reward, const T& discount, const T& next, const T& value) const { return (gamma * discount * next - value) + reward; }
 };
 /// `a - b` where `mask` is not 0, else 0.
 struct difference_where {

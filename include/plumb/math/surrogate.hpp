@@ -31,8 +31,9 @@ PLUMB_HD T flag(const T& x, bool set) { return is_nan(x) ? x : set ? T(1) : T(0)
 }  // namespace math
 
 /// Surrogates are aggregates of their options and functors at once: `(log_ratio, advantage)` to the value to be minimised and its derivative
-/// by the log-ratio. Those with `of_logp` are a number times `logp` instead: they give that number alone, a constant for the gradient.
-/// `clipped_low`, `clipped_high` and `capped` (1 or 0) are for metrics only. Any type of that form is a surrogate.
+/// by the log-ratio. Those with `of_logp` are a number times `logp` instead: they give that number alone, a constant for the gradient; with
+/// `without_ratio` it does not depend on the log-ratio either, and `old_logp` is for metrics only. So are `clipped_low`, `clipped_high` and
+/// `capped` (1 or 0). Any type of that form is a surrogate.
 namespace surrogate {
 
 /// `-r A`: importance sampling without any clipping. With `r = 1` its gradient is REINFORCE's.
@@ -65,18 +66,15 @@ struct clip {
   }
   template <class T>
   PLUMB_HD T clipped_low(const T& log_ratio, const T& advantage) const {
-    const T r = math::exp(log_ratio);
-    return math::flag(r + advantage, advantage < T(0) && r < T(1) - T(low));
+    return math::flag(log_ratio + advantage, advantage < T(0) && math::exp(log_ratio) < T(1) - T(low));
   }
   template <class T>
   PLUMB_HD T clipped_high(const T& log_ratio, const T& advantage) const {
-    const T r = math::exp(log_ratio);
-    return math::flag(r + advantage, T(0) < advantage && T(1) + T(high) < r);
+    return math::flag(log_ratio + advantage, T(0) < advantage && T(1) + T(high) < math::exp(log_ratio));
   }
   template <class T>
   PLUMB_HD T capped(const T& log_ratio, const T& advantage) const {
-    const T r = math::exp(log_ratio);
-    return math::flag(r + advantage, 0 < dual && advantage < T(0) && T(dual) < r);
+    return math::flag(log_ratio + advantage, 0 < dual && advantage < T(0) && T(dual) < math::exp(log_ratio));
   }
   void require(const char* operation) const {
     require_option(operation, "low", low, low >= 0, "0 or positive");
@@ -159,8 +157,8 @@ struct vespo {
   }
 };
 
-/// GMPO: each token's log-ratio is limited on the side on which its advantage gains, to `high` for a positive and to `-low` for any other
-/// advantage; then `-r A` with the geometric mean `r` of the limited ratios. arXiv:2507.20673.
+/// GMPO: each token's log-ratio is limited on the side on which its advantage gains, to `high` for a positive and to `-low` for a negative
+/// advantage, and is 0 without gradient for an advantage of 0; then `-r A` with the geometric mean `r` of the limited ratios. arXiv:2507.20673.
 struct gmpo {
   double low = 0.4;   ///< of the log-ratio
   double high = 0.4;  ///< likewise
@@ -170,6 +168,7 @@ struct gmpo {
   template <class T>
   PLUMB_HD two<T> limited(const T& log_ratio, const T& advantage) const {
     if (math::is_nan(advantage)) return {advantage, T(1)};
+    if (math::is_zero(advantage) && !math::is_nan(log_ratio)) return {T(0), T(0)};
     if (T(0) < advantage) return T(high) < log_ratio ? two<T>{T(high), T(0)} : two<T>{log_ratio, T(1)};
     return log_ratio < -T(low) ? two<T>{-T(low), T(0)} : two<T>{log_ratio, T(1)};
   }
@@ -189,10 +188,11 @@ struct gmpo {
   }
 };
 
-/// `-A logp`: REINFORCE (Williams 1992); GPG, arXiv:2504.02546, is the same. No ratio enters but through importance weights.
+/// `-A logp`: REINFORCE (Williams 1992); GPG, arXiv:2504.02546, is the same. No ratio enters but through importance weights; metrics look at it.
 struct reinforce {
   static constexpr surrogate_level level = surrogate_level::token;
   static constexpr bool of_logp = true;
+  static constexpr bool without_ratio = true;
   template <class T>
   PLUMB_HD T operator()(const T&, const T& advantage) const { return -advantage; }
 };

@@ -2,6 +2,7 @@
 // Binary classifier optimisation: replies with a label, a logistic loss around a running mean of the rewards.
 
 #include <plumb/math/bco.hpp>
+#include <plumb/math/preference.hpp>
 #include <plumb/objectives/unpaired.hpp>
 #include <plumb/ops/running_moments.hpp>
 
@@ -15,12 +16,13 @@ struct bco_options {
   double weight = 1;                ///< what the loss counts for beside others
 
   void require(const char* op) const {
+    require_mode(op, "score", score, reply_score::mean);
     require_option(op, "beta", beta, beta > 0, "positive");
     detail::require_weight(op, weight);
   }
 };
 
-/// Token log-probabilities of all replies, flat.
+/// Token log-probabilities of all replies, flat. A reply without scored tokens does not exist: no loss, no gradient, no place in metrics and moments.
 template <class Real, class Space = host_space>
 struct bco_inputs {
   view<const Real, 1, Space> logp{};               ///< `[N]`
@@ -28,7 +30,8 @@ struct bco_inputs {
   sequence_layout<Space> sequences{};              ///< `S` replies
   view<const std::uint8_t, 1, Space> desirable{};  ///< `[S]`, 0 or 1
   view<const Real, 1, Space> shift{};              ///< the reward shift, one number: the running mean, after `bco_moments`
-  view<const Real, 1, Space> weight{};             ///< `[S]`, what each reply counts for (the paper's importance weights); not given: 1
+  view<const Real, 1, Space> weight{};             ///< `[S]`, what each reply counts for (the paper's importance weights); 0: the reply does not exist,
+                                                   ///< whatever it holds; not given: 1
 };
 /// Summed log-probabilities of `S` replies.
 template <class Real, class Space = host_space>
@@ -37,7 +40,7 @@ struct bco_replies_inputs {
   view<const Real, 1, Space> ref_logp{};           ///< `[S]`
   view<const std::uint8_t, 1, Space> desirable{};  ///< `[S]`, 0 or 1
   view<const Real, 1, Space> shift{};              ///< the reward shift, one number
-  view<const Real, 1, Space> weight{};             ///< `[S]`, what each reply counts for; not given: 1
+  view<const Real, 1, Space> weight{};             ///< `[S]`, what each reply counts for; 0: the reply does not exist, whatever it holds; not given: 1
 };
 
 namespace detail {
@@ -45,6 +48,25 @@ template <class B>
 math::bco_term<real_of<B>> bco_term_of(const bco_options& o) {
   using real = real_of<B>;
   return {static_cast<real>(o.beta), static_cast<real>(o.weight / o.denominator)};
+}
+// `update_moments` of those `values` whose `weight` is not 0.
+template <class B>
+void update_moments_where(B& b, arena_of<B>& scratch, const_real_view<B> values, const_real_view<B> weight, real_view<B> state) {
+  using real = real_of<B>;
+  typename arena_of<B>::frame frame(scratch);
+  const index_t n = values.extent(0);
+  const auto x = scratch.template take<real>(n);
+  const auto batch = scratch.template take<real>(moments_size);
+  const auto count = batch.slice(moments_count, 1), mean = batch.slice(moments_mean, 1);
+  b.transform(math::has_weight{}, x, weight);
+  b.reduce(reduction::sum, as_const(x), count, write_mode::overwrite);
+  b.transform(math::keep_where{}, x, values, weight);
+  b.reduce(reduction::sum, as_const(x), mean, write_mode::overwrite);
+  b.transform(math::mean_of_counted{}, mean, as_const(mean), as_const(count));
+  b.transform(math::squared_deviation{}, x, as_const(x), const_real_view<B>(mean.data(), {n}, {0}));
+  b.transform(math::keep_where{}, x, as_const(x), weight);
+  b.reduce(reduction::sum, as_const(x), batch.slice(moments_squares, 1), write_mode::overwrite);
+  add_moments(b, scratch, as_const(batch), state);
 }
 }  // namespace detail
 
@@ -80,13 +102,14 @@ std::size_t bco_moments_workspace(const B&, const sequence_layout<space_of<B>>& 
   return workspace_size()
       .template add<real_of<B>>(replies)
       .add_bytes(detail::replies_bytes<B>(tokens, replies, options.score, true))
+      .add_bytes(detail::scored_reply_weights_bytes<B>(replies))
       .add_bytes(detail::update_moments_bytes<B>(replies))
       .bytes();
 }
 
 /// Takes the rewards `beta (logp - ref_logp)` of a batch, of either label, into the running moments `state` `[3]` (ops/running_moments.hpp).
 /// Call it before `bco`: the mean with this batch in it, `state.slice(moments_mean, 1)`, is the shift. Across ranks: each into a state of
-/// its own from 0, then `merge_moments`. Reads `logp`, `ref_logp`, `sequences` of `in`.
+/// its own from 0, then `merge_moments`. Reads `logp`, `ref_logp`, `sequences` of `in`, and of `weight` whether it is 0.
 template <class B>
   requires has_backend_types<B>
 void bco_moments(B& b, arena_of<B>& scratch, const bco_inputs<real_of<B>, space_of<B>>& in, const bco_options& options, real_view<B> state) {
@@ -96,11 +119,12 @@ void bco_moments(B& b, arena_of<B>& scratch, const bco_inputs<real_of<B>, space_
   const index_t tokens = in.logp.extent(0);
   require_arguments(op, {{"state", state}},
                     {{"logp", in.logp}, {"ref_logp", in.ref_logp}, {"begin", in.sequences.begin}, {"end", in.sequences.end},
-                     {"scored", in.sequences.scored}});
+                     {"scored", in.sequences.scored}, {"weight", in.weight}});
   require_given(op, "logp", in.logp, in.ref_logp.given() || in.sequences.scored.extent(0) > 0);
   require_given(op, "ref_logp", in.ref_logp, tokens > 0);
   require_same_shape(op, "ref_logp", in.ref_logp, "logp", in.logp);
   require_sequences(op, in.sequences, tokens);
+  if (in.weight.given()) require_extent(op, "weight", in.weight, 0, in.sequences.sequences(), "the number of sequences");
   require_extent(op, "state", state, 0, moments_size, "count, mean, squared deviations");
   options.require(op);
   scratch.require(op, bco_moments_workspace(b, in.sequences, tokens, options));
@@ -108,7 +132,7 @@ void bco_moments(B& b, arena_of<B>& scratch, const bco_inputs<real_of<B>, space_
   const auto reward = scratch.template take<real>(in.sequences.sequences());
   b.transform(math::scale<real>{static_cast<real>(options.beta)}, reward,
               detail::sum_replies(b, scratch, in.logp, in.ref_logp, in.sequences, options.score).value);
-  detail::update_moments(b, scratch, as_const(reward), state);
+  detail::update_moments_where(b, scratch, as_const(reward), detail::scored_reply_weights(b, scratch, in.sequences, tokens, in.weight), state);
 }
 
 /// Bytes of arena that `bco_replies` takes.

@@ -200,6 +200,7 @@ struct rated_bradley_terry_options {
   bradley_terry_options loss{};
 
   void require(const char* op) const {
+    require_mode(op, "use", use, strength_use::scale);
     require_option(op, "missing", missing, true, "a number that no strength has");
     loss.require(op);
   }

@@ -15,6 +15,7 @@ struct cpo_options {
   double weight = 1;             ///< what the loss counts for beside others
 
   void require(const char* op) const {
+    require_mode(op, "score", score, reply_score::mean);
     link.require(op);
     likelihood.require(op, "likelihood.");
     detail::require_weight(op, weight);

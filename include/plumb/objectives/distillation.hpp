@@ -28,6 +28,8 @@ struct distillation_options {
   index_t chunk_rows = 0;     ///< rows that go through scratch at once; 0: about a million entries
 
   void require(const char* op) const {
+    require_mode(op, "rest", rest, topk_rest::one_token);
+    require_mode(op, "aggregate", aggregate, aggregation::sequence_sum);
     require_option(op, "temperature", temperature, temperature > 0, "positive");
     require_option(op, "chunk_rows", static_cast<double>(chunk_rows), chunk_rows >= 0, "0 (by itself) or positive");
     detail::require_aggregation(op, length_epsilon, weight);

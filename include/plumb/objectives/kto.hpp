@@ -17,6 +17,7 @@ struct kto_options {
   double weight = 1;              ///< what the loss counts for beside others
 
   void require(const char* op) const {
+    require_mode(op, "score", score, reply_score::mean);
     require_option(op, "beta", beta, beta > 0, "positive");
     require_option(op, "desirable_weight", desirable_weight, desirable_weight >= 0, "0 or positive");
     require_option(op, "undesirable_weight", undesirable_weight, undesirable_weight >= 0, "0 or positive");
@@ -28,9 +29,11 @@ struct kto_options {
 struct kto_kl_options {
   bool clamp = true;                ///< not below 0, as in the paper; Liger takes what it is given
   reply_score score = reply_score::sum;  ///< as in `kto`
+
+  void require(const char* op) const { require_mode(op, "score", score, reply_score::mean); }
 };
 
-/// Token log-probabilities of all replies, flat.
+/// Token log-probabilities of all replies, flat. A reply without scored tokens does not exist: no loss, no gradient, no place in metrics.
 template <class Real, class Space = host_space>
 struct kto_inputs {
   view<const Real, 1, Space> logp{};               ///< `[N]`
@@ -38,7 +41,7 @@ struct kto_inputs {
   sequence_layout<Space> sequences{};              ///< `S` replies
   view<const std::uint8_t, 1, Space> desirable{};  ///< `[S]`, 0 or 1
   view<const Real, 1, Space> kl{};                 ///< the reference point, one number (see `kto_kl`); not read with `kl_free`
-  view<const Real, 1, Space> weight{};             ///< `[S]`, what each reply counts for; not given: 1
+  view<const Real, 1, Space> weight{};             ///< `[S]`, what each reply counts for; 0: the reply does not exist, whatever it holds; not given: 1
 };
 /// Summed log-probabilities of `S` replies.
 template <class Real, class Space = host_space>
@@ -47,10 +50,11 @@ struct kto_replies_inputs {
   view<const Real, 1, Space> ref_logp{};           ///< `[S]`
   view<const std::uint8_t, 1, Space> desirable{};  ///< `[S]`, 0 or 1
   view<const Real, 1, Space> kl{};                 ///< the reference point, one number; not read with `kl_free`
-  view<const Real, 1, Space> weight{};             ///< `[S]`, what each reply counts for; not given: 1
+  view<const Real, 1, Space> weight{};             ///< `[S]`, what each reply counts for; 0: the reply does not exist, whatever it holds; not given: 1
 };
 
-/// Mismatched replies: those of other prompts of the batch, scored under this prompt. Token arrays with a layout of their own.
+/// Mismatched replies: those of other prompts of the batch, scored under this prompt. Token arrays with a layout of their own; replies without
+/// scored tokens do not count.
 template <class Real, class Space = host_space>
 struct kto_kl_inputs {
   view<const Real, 1, Space> logp{};      ///< `[N]`
@@ -66,7 +70,7 @@ struct kto_kl_replies_inputs {
 /// Outputs that are not given are not computed. May overlap nothing.
 template <class Real, class Space = host_space>
 struct kto_kl_outputs {
-  view<Real, 1, Space> kl{};    ///< one number: the reference point of these replies alone
+  view<Real, 1, Space> kl{};    ///< one number: the reference point of the replies of this call alone, whatever `sums` held
   view<Real, 1, Space> sums{};  ///< `[2]`: sum of log-ratios, and their count, to add up across ranks and micro-batches
   write_mode mode = write_mode::overwrite;  ///< of `sums`
 };
@@ -83,14 +87,19 @@ math::kto_term<real_of<B>> kto_term_of(const kto_options& o) {
   return {static_cast<real>(o.beta), static_cast<real>(o.desirable_weight), static_cast<real>(o.undesirable_weight),
           static_cast<real>(o.weight / o.denominator)};
 }
-// From log-ratios `[M]`.
+// From log-ratios `[M]`; `counted` (0 or 1 each) may be left out.
 template <class B>
-void write_kl(B& b, arena_of<B>& scratch, const_real_view<B> ratio, const kto_kl_options& o, const kto_kl_outputs<real_of<B>, space_of<B>>& out) {
+void write_kl(B& b, arena_of<B>& scratch, const_real_view<B> ratio, const_real_view<B> counted, const kto_kl_options& o,
+              const kto_kl_outputs<real_of<B>, space_of<B>>& out) {
   using real = real_of<B>;
   const auto sums = scratch.template take<real>(2);
   const auto sum = sums.slice(0, 1), count = sums.slice(1, 1);
   b.reduce(reduction::sum, ratio, sum, write_mode::overwrite);
-  b.fill(count, static_cast<real>(static_cast<double>(ratio.extent(0))));
+  if (counted.given()) {
+    b.reduce(reduction::sum, counted, count, write_mode::overwrite);
+  } else {
+    b.fill(count, static_cast<real>(static_cast<double>(ratio.extent(0))));
+  }
   if (out.kl.given()) b.transform(math::kto_reference_point{o.clamp}, out.kl, as_const(sum), as_const(count));
   write_gradient(b, out.sums, as_const(sums), real(1), out.mode);
 }
@@ -107,6 +116,7 @@ std::size_t kto_kl_workspace(const B&, const sequence_layout<space_of<B>>& seque
   return workspace_size()
       .template add<real_of<B>>(2)
       .add_bytes(detail::replies_bytes<B>(tokens, sequences.sequences(), options.score, true))
+      .add_bytes(detail::scored_reply_weights_bytes<B>(sequences.sequences()))
       .bytes();
 }
 
@@ -127,10 +137,12 @@ void kto_kl(B& b, arena_of<B>& scratch, const kto_kl_inputs<real_of<B>, space_of
   require_given(op, "ref_logp", in.ref_logp, tokens > 0);
   require_same_shape(op, "ref_logp", in.ref_logp, "logp", in.logp);
   require_sequences(op, in.sequences, tokens);
+  options.require(op);
   detail::require_kl_outputs<B>(op, out);
   scratch.require(op, kto_kl_workspace(b, in.sequences, tokens, options));
   typename arena_of<B>::frame frame(scratch);
-  detail::write_kl(b, scratch, detail::sum_replies(b, scratch, in.logp, in.ref_logp, in.sequences, options.score).value, options, out);
+  const auto ratio = detail::sum_replies(b, scratch, in.logp, in.ref_logp, in.sequences, options.score).value;
+  detail::write_kl(b, scratch, ratio, detail::scored_reply_weights(b, scratch, in.sequences, tokens, {}), options, out);
 }
 
 /// Bytes of arena that `kto_kl_replies` takes.
@@ -151,12 +163,13 @@ void kto_kl_replies(B& b, arena_of<B>& scratch, const kto_kl_replies_inputs<real
   require_given(op, "logp", in.logp, in.ref_logp.given());
   require_given(op, "ref_logp", in.ref_logp, replies > 0);
   require_same_shape(op, "ref_logp", in.ref_logp, "logp", in.logp);
+  options.require(op);
   detail::require_kl_outputs<B>(op, out);
   scratch.require(op, kto_kl_replies_workspace(b, replies));
   typename arena_of<B>::frame frame(scratch);
   const auto ratio = scratch.template take<real_of<B>>(replies);
   b.transform(math::minus{}, ratio, in.logp, in.ref_logp);
-  detail::write_kl(b, scratch, as_const(ratio), options, out);
+  detail::write_kl(b, scratch, as_const(ratio), {}, options, out);
 }
 
 /// The reference point `kl` (one number) from `sums` `[2]` that were added up across ranks or micro-batches. Takes no scratch; NaN over

@@ -49,8 +49,8 @@ std::size_t nash_md_workspace(const B&, const sequence_layout<space_of<B>>& sequ
   using real = real_of<B>;
   workspace_size w;
   for (int i = 0; i < 4; ++i) w.template add<real>(tokens);
-  for (int i = 0; i < 5; ++i) w.template add<real>(sequences.sequences());
-  for (int i = 0; i < 2; ++i) w.template add<real>(1);
+  for (int i = 0; i < 6; ++i) w.template add<real>(sequences.sequences());
+  for (int i = 0; i < 3; ++i) w.template add<real>(1);
   return w.bytes();
 }
 
@@ -108,7 +108,9 @@ void nash_md(B& b, arena_of<B>& scratch, const nash_md_inputs<real_of<B>, space_
   if (out.score.given()) b.copy(as_const(score), out.score);
   if (out.kl.given()) b.copy(as_const(kl), out.kl);
   if (!out.metrics.given()) return;
-  detail::metric_rows<B> rows(b, scratch, out.metrics, replies);
+  const auto length = take();  // replies without scored tokens do not count
+  detail::scored_lengths(b, scratch, in.sequences, tokens, length);
+  detail::metric_rows<B, real> rows(b, scratch, out.metrics, replies, as_const(length));
   rows.mean(0, math::identity{}, in.probability);
   rows.mean(1, math::identity{}, as_const(score));
   rows.mean(2, math::identity{}, as_const(kl));

@@ -6,6 +6,7 @@
 #include <plumb/ops/aggregate.hpp>
 #include <plumb/ops/host.hpp>
 
+#include <limits>
 #include <utility>
 
 PLUMB_NAMESPACE_BEGIN
@@ -31,7 +32,11 @@ struct preference_options {
   double denominator = 0;                         ///< number of pairs of the global batch; host overload: 0 means the pairs given
   double weight = 1;                              ///< what the loss counts for beside others
 
-  void require(const char* op) const { detail::require_weight(op, weight); }
+  void require(const char* op) const {
+    require_mode(op, "score", score, reply_score::mean);
+    require_mode(op, "matching", matching, pair_matching::ranked_margins);
+    detail::require_weight(op, weight);
+  }
 };
 
 /// Rows of `metrics`. Rewards are `beta (logp - ref_logp)`, whatever link and divergence, of sums or means as `reply_score` says, and so are the
@@ -49,8 +54,8 @@ struct preference_sums_inputs {
   view<const Real, 1, Space> length_chosen{};    ///< `[P]`, tokens of the reply, for `reply_score::mean`
   view<const Real, 1, Space> length_rejected{};  ///< `[P]`
   view<const Real, 1, Space> margin{};           ///< `[P]`, of rewards: the chosen reply's score counts as lower by `margin / beta`
-  view<const Real, 1, Space> pair_weight{};      ///< `[P]`, factor of the pair's loss; 0: the pair does not exist, except for metrics
-  view<const Real, 1, Space> reward_chosen{};    ///< `[P]`, given rewards, for links that are aware of them
+  view<const Real, 1, Space> pair_weight{};      ///< `[P]`, factor of the pair's loss; 0: the pair does not exist, whatever it holds; nor do metrics count it
+  view<const Real, 1, Space> reward_chosen{};    ///< `[P]`, given rewards, only for links that are aware of them
   view<const Real, 1, Space> reward_rejected{};  ///< `[P]`
 };
 /// Outputs that are not given are not computed. May overlap nothing.
@@ -64,7 +69,8 @@ struct preference_sums_outputs {
   write_mode mode = write_mode::overwrite;  ///< of the loss and the gradients
 };
 
-/// Token log-probabilities of all sequences, flat, and which sequence is preferred to which. What is not given below is not used.
+/// Token log-probabilities of all sequences, flat, and which sequence is preferred to which. What is not given below is not used. A pair without a
+/// scored token in either reply does not exist: no loss, no gradient, no place in metrics and ranks.
 template <class Real, class Space = host_space>
 struct preference_inputs {
   view<const Real, 1, Space> logp{};      ///< `[N]`
@@ -107,10 +113,10 @@ std::size_t pair_sums_workspace(index_t pairs, const preference_options& o) {
   using real = real_of<B>;
   workspace_size w;
   // Scores and their slopes, margins, the shifted score, loss, derivatives, those times weights and slopes and taken back; means.
-  const int arrays = o.score == reply_score::mean ? 19 : 15;
+  const int arrays = o.score == reply_score::mean ? 20 : 16;  // the last: which pairs metrics count
   for (int i = 0; i < arrays; ++i) w.template add<real>(pairs);
   if (o.matching != pair_matching::given) {
-    for (int i = 0; i < 4; ++i) w.template add<real>(pairs);  // two ranks, places, the matched
+    for (int i = 0; i < 6; ++i) w.template add<real>(pairs);  // two ranks, places, the matched; scores with those that do not count moved out
     w.template add<real>(rank_rows(pairs) * pairs);
   }
   w.template add<real>(1);
@@ -205,6 +211,12 @@ void preference_of_pairs(B& b, arena_of<B>& scratch, pair_sums<B> x, const L& li
   numbers rank_chosen, rank_rejected;
   real_view<B, 2> compared;
   if (options.matching != pair_matching::given) {
+    if (x.pair_weight.given()) {
+      // Pairs that do not count meet each other, after all others.
+      const math::keep_or<real> last{std::numeric_limits<real>::infinity()};
+      chosen = of(last, chosen, x.pair_weight);
+      rejected = of(last, rejected, x.pair_weight);
+    }
     compared = scratch.template take<real>(rank_rows(pairs), pairs);
     const auto places = take(), ranks_chosen = take(), ranks_rejected = take(), matched = take();
     write_places(b, places);
@@ -246,7 +258,9 @@ void preference_of_pairs(B& b, arena_of<B>& scratch, pair_sums<B> x, const L& li
   write_gradient(b, out.d_rejected, d_rejected, mirrored ? real(-1) : real(1), out.mode);
 
   if (out.metrics.given()) {
-    metric_rows<B> rows(b, scratch, out.metrics, pairs);
+    numbers counted;
+    if (x.pair_weight.given()) counted = of(math::has_weight{}, x.pair_weight);
+    metric_rows<B, real> rows(b, scratch, out.metrics, pairs, counted);
     rows.mean(0, math::is_greater{}, x.ratio_chosen, x.ratio_rejected);
     rows.mean(1, math::implicit_reward<real>{beta}, x.ratio_chosen, x.ratio_rejected);
     rows.mean(2, math::scale<real>{beta}, x.ratio_chosen);
@@ -260,6 +274,23 @@ inline void require_reference(const char* op, const char* name, bool given) {
   if (given) return;
   fail(message(op) << "argument `" << name << "` is not given; give it, or set `reference_free`. Nothing was written.");
 }
+inline void refuse_reference(const char* op, const char* name, bool given) {
+  if (!given) return;
+  fail(message(op) << "argument `" << name << "` is given, but option `reference_free` leaves the reference out; drop one of the two. Nothing was written.");
+}
+
+// What pairs count for: `pair_weight`, or 1; 0 where no token of either reply is scored.
+template <class B>
+const_real_view<B> scored_pair_weights(B& b, arena_of<B>& scratch, const_real_view<B> length_chosen, const_real_view<B> length_rejected,
+                                       const_real_view<B> pair_weight) {
+  const auto weight = scratch.template take<real_of<B>>(length_chosen.extent(0));
+  if (pair_weight.given()) {
+    b.transform(math::scored_pair{}, weight, length_chosen, length_rejected, pair_weight);
+  } else {
+    b.transform(math::scored_pair{}, weight, length_chosen, length_rejected);
+  }
+  return weight;
+}
 
 // What the two entry points check alike. `aware`: the link takes the pairs' rewards; `scored`: by another divergence than reverse KL.
 template <class B>
@@ -271,6 +302,9 @@ void require_preference(const char* op, index_t pairs, const_real_view<B> margin
   if (aware) {
     require_given(op, "reward_chosen", reward_chosen, pairs > 0);
     require_given(op, "reward_rejected", reward_rejected, pairs > 0);
+  } else {
+    for (const auto& [name, v] : {std::pair{"reward_chosen", reward_chosen}, {"reward_rejected", reward_rejected}})
+      if (v.given()) fail(message(op) << "argument `" << name << "` is given, but the link is of the two scores alone. Nothing was written.");
   }
   for (const auto& [name, v] : {std::pair{"margin", margin}, {"pair_weight", pair_weight}, {"reward_chosen", reward_chosen}, {"reward_rejected", reward_rejected}})
     if (v.given()) require_extent(op, name, v, 0, pairs, "the number of pairs");
@@ -323,6 +357,9 @@ void preference_sums_as(const char* op, B& b, arena_of<B>& scratch, const prefer
     require_reference(op, "ref_rejected", in.ref_rejected.given() || pairs == 0);
     require_same_shape(op, "ref_chosen", in.ref_chosen, "chosen", in.chosen);
     require_same_shape(op, "ref_rejected", in.ref_rejected, "chosen", in.chosen);
+  } else {
+    refuse_reference(op, "ref_chosen", in.ref_chosen.given());
+    refuse_reference(op, "ref_rejected", in.ref_rejected.given());
   }
   if (means) {
     require_given(op, "length_chosen", in.length_chosen, pairs > 0);
@@ -375,7 +412,7 @@ std::size_t preference_workspace(const B&, const preference_pairs<space_of<B>>& 
   workspace_size w;
   w.template add<real>(tokens).template add<real>(1);                             // log-ratios of tokens; a one
   for (int i = 0; i < 2; ++i) w.template add<real>(pairs.sequences.sequences());  // sums, and their gradient
-  for (int i = 0; i < 8; ++i) w.template add<real>(pairs.pairs());                // two log-ratios, log-probs, lengths, gradients
+  for (int i = 0; i < 9; ++i) w.template add<real>(pairs.pairs());                // two log-ratios, log-probs, lengths, gradients; weights
   return w.add_bytes(detail::pair_sums_workspace<B>(pairs.pairs(), options)).bytes();
 }
 
@@ -402,6 +439,8 @@ void preference_as(const char* op, B& b, arena_of<B>& scratch, const preference_
   if (referenced) {
     require_reference(op, "ref_logp", in.ref_logp.given() || tokens == 0);
     require_same_shape(op, "ref_logp", in.ref_logp, "logp", in.logp);
+  } else {
+    refuse_reference(op, "ref_logp", in.ref_logp.given());
   }
   if (in.token_weight.given()) require_same_shape(op, "token_weight", in.token_weight, "logp", in.logp);
   require_sequences(op, layout, tokens);
@@ -422,7 +461,7 @@ void preference_as(const char* op, B& b, arena_of<B>& scratch, const preference_
     b.row_gather(as_column(as_const(sums)), ids, as_column(x));
     return as_const(x);
   };
-  pair_sums<B> x{.margin = in.margin, .pair_weight = in.pair_weight, .reward_chosen = in.reward_chosen, .reward_rejected = in.reward_rejected};
+  pair_sums<B> x{.margin = in.margin, .reward_chosen = in.reward_chosen, .reward_rejected = in.reward_rejected};
   const bool weighted = in.token_weight.given();
   real_view<B> of_tokens;
   if (weighted || referenced) of_tokens = scratch.template take<real>(tokens);
@@ -448,11 +487,13 @@ void preference_as(const char* op, B& b, arena_of<B>& scratch, const preference_
     x.logp_chosen = of_pairs(in.pairs.chosen);
     x.logp_rejected = of_pairs(in.pairs.rejected);
   }
+  scored_lengths(b, scratch, layout, tokens, sums);
+  const auto length_chosen = of_pairs(in.pairs.chosen), length_rejected = of_pairs(in.pairs.rejected);
   if (means) {
-    scored_lengths(b, scratch, layout, tokens, sums);
-    x.length_chosen = of_pairs(in.pairs.chosen);
-    x.length_rejected = of_pairs(in.pairs.rejected);
+    x.length_chosen = length_chosen;
+    x.length_rejected = length_rejected;
   }
+  x.pair_weight = scored_pair_weights(b, scratch, length_chosen, length_rejected, in.pair_weight);
   preference_sums_outputs<real, space_of<B>> y{.loss = out.loss, .pair_loss = out.pair_loss, .metrics = out.metrics};
   if (out.d_logp.given()) {
     y.d_chosen = scratch.template take<real>(pairs);

@@ -9,7 +9,8 @@
 PLUMB_NAMESPACE_BEGIN
 
 /// Rows of `metrics`: a reward is `beta` times the reply's score; accuracy counts reward_chosen > reward_rejected, a tie as wrong; `logp` is
-/// the reply's own, summed or averaged as the loss has it; `nll` is per scored token of the replies of the likelihood term.
+/// the reply's own, summed or averaged as the loss has it; `nll` is per scored token of the replies of the likelihood term. A pair without a
+/// scored token in either reply does not exist: no loss, no gradient, no place in metrics.
 inline constexpr metric_info reply_pairs_metrics[] = {{"accuracy"},    {"margin"},        {"reward_chosen"}, {"reward_rejected"},
                                                       {"logp_chosen"}, {"logp_rejected"}, {"nll"}};
 
@@ -37,7 +38,10 @@ struct likelihood_term {
   double denominator = 0;  ///< see `aggregation`: of the global batch; host overload: 0 means what is given
 
   /// `of`: as `kl_estimate` has it.
-  void require(const char* op, const char* of = "") const { require_option(op, (message() << of << "weight").c_str(), weight, true, "a number"); }
+  void require(const char* op, const char* of = "") const {
+    require_mode(op, "aggregate", aggregate, aggregation::sequence_sum);
+    require_option(op, (message() << of << "weight").c_str(), weight, true, "a number");
+  }
 };
 
 namespace detail {
@@ -92,10 +96,11 @@ std::size_t reply_pairs_bytes(index_t tokens, index_t sequences, index_t others,
   workspace_size w;
   w.add_bytes(replies_bytes<B>(tokens, sequences, score, referenced));
   if (referenced) w.add_bytes(replies_bytes<B>(tokens, sequences, score, false));
-  for (int i = 0; i < 9; ++i) w.template add<real>(pairs);  // two scores, log-probs, derivatives, reshaped scores; values of metrics
-  w.template add<real>(sequences);
+  // Two scores, log-probs, derivatives, reshaped scores, lengths; weights, which of them metrics count, values of metrics.
+  for (int i = 0; i < 13; ++i) w.template add<real>(pairs);
+  for (int i = 0; i < 2; ++i) w.template add<real>(sequences);
   for (int i = 0; i < 3; ++i) w.template add<real>(others);
-  for (int i = 0; i < 3; ++i) w.template add<real>(1);
+  for (int i = 0; i < 4; ++i) w.template add<real>(1);
   w.add_bytes(pair_sums_workspace<B>(pairs, {}));
   return w.bytes();
 }
@@ -169,6 +174,9 @@ void reply_pairs(B& b, arena_of<B>& scratch, const reply_pairs_call<B, Link>& c,
     logp_chosen = of_pairs(own, c.pairs.chosen);
     logp_rejected = of_pairs(own, c.pairs.rejected);
   }
+  const auto lengths = scratch.template take<real>(sequences);
+  scored_lengths(b, scratch, layout, c.logp.extent(0), lengths);
+  const auto weight = scored_pair_weights(b, scratch, of_pairs(lengths, c.pairs.chosen), of_pairs(lengths, c.pairs.rejected), {});
   real_view<B> d_chosen, d_rejected;
   if (out.d_logp.given()) {
     d_chosen = scratch.template take<real>(pairs);
@@ -179,7 +187,7 @@ void reply_pairs(B& b, arena_of<B>& scratch, const reply_pairs_call<B, Link>& c,
     }
   }
   const auto losses = [&](const auto& shape) {
-    preference_of_pairs(b, scratch, pair_sums<B>{.ratio_chosen = chosen, .ratio_rejected = rejected}, c.link, shape,
+    preference_of_pairs(b, scratch, pair_sums<B>{.ratio_chosen = chosen, .ratio_rejected = rejected, .pair_weight = weight}, c.link, shape,
                         {.denominator = c.denominator, .weight = c.weight},
                         {.loss = out.loss, .d_chosen = d_chosen, .d_rejected = d_rejected, .pair_loss = out.pair_loss, .mode = out.mode});
   };
@@ -206,7 +214,7 @@ void reply_pairs(B& b, arena_of<B>& scratch, const reply_pairs_call<B, Link>& c,
   const auto row = out.metrics.given() ? out.metrics.slice(6, 1) : out.metrics;
   add_likelihood(b, scratch, c, out.loss, out.d_logp, row);
   if (!out.metrics.given()) return;
-  metric_rows<B> rows(b, scratch, out.metrics, pairs);
+  metric_rows<B, real> rows(b, scratch, out.metrics, pairs, weight);
   rows.mean(0, math::is_greater{}, chosen, rejected);
   rows.mean(1, math::implicit_reward<real>{beta}, chosen, rejected);
   rows.mean(2, math::scale<real>{beta}, chosen);

@@ -10,7 +10,8 @@ struct simpo_options {
   double beta = 2;             ///< scale of the rewards; positive
   double gamma = 1;            ///< target margin between them
   double label_smoothing = 0;  ///< in [0, 0.5]
-  double alpha = 0;            ///< AlphaPO: the mean `x` becomes `(1 - e^(-alpha x)) / alpha`, 0: as it is; between -20 and 20
+  double alpha = 0;            ///< AlphaPO: the mean `x` becomes `(1 - e^(-alpha x)) / alpha`, 0: as it is; between -20 and 20; the exponent stops at
+                               ///< `divergence::float_exponent`, without gradient beyond
   likelihood_term likelihood{.weight = 0};  ///< of the chosen replies (CPO-SimPO); not in the paper
   double denominator = 0;      ///< number of pairs of the global batch; host overload: 0 means the pairs given
   double weight = 1;           ///< what the loss counts for beside others

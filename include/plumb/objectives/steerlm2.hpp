@@ -97,6 +97,7 @@ struct steerlm2_options {
   double distance_epsilon = 0;  ///< added to w' and b' in the distance (NeMo-Aligner: 1e-8)
 
   void require(const char* op) const {
+    require_mode(op, "value", value, steerlm2_value::coefficients);
     detail::require_weight(op, weight);
     require_option(op, "distance_epsilon", distance_epsilon, distance_epsilon >= 0, "0 or positive");
   }

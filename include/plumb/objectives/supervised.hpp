@@ -13,7 +13,10 @@ struct supervised_options {
   double length_epsilon = 0;  ///< added to each length in `sequence_mean`
   double weight = 1;          ///< what the loss counts for beside others
 
-  void require(const char* op) const { detail::require_aggregation(op, length_epsilon, weight); }
+  void require(const char* op) const {
+    require_mode(op, "aggregate", aggregate, aggregation::sequence_sum);
+    detail::require_aggregation(op, length_epsilon, weight);
+  }
 };
 
 /// Rows of `metrics`: `nll` per scored token in nats (perplexity is its exponential), `length` in scored tokens per sequence.

@@ -16,6 +16,7 @@ struct tpo_options {
   double weight = 1;             ///< what the loss counts for beside others
 
   void require(const char* op) const {
+    require_mode(op, "score", score, reply_score::mean);
     link.require(op);
     likelihood.require(op, "likelihood.");
     detail::require_weight(op, weight);

@@ -8,7 +8,8 @@
 PLUMB_NAMESPACE_BEGIN
 
 /// Rows of `metrics` of `kto` and `bco`. Rewards are `beta` times the log-ratio to the reference, without the anchor (the reference
-/// point of KTO, the reward shift of BCO), which is the last row. The margin that peers log is the difference of the first two means.
+/// point of KTO, the reward shift of BCO), which is the last row. The margin that peers log is the difference of the first two means. Replies
+/// of weight 0 and replies without scored tokens do not count.
 inline constexpr metric_info unpaired_metrics[] = {
     {"reward_desirable"}, {"reward_undesirable"}, {"logp_desirable"}, {"logp_undesirable"}, {"anchor"}};
 
@@ -33,17 +34,39 @@ struct unpaired_outputs {
 
 namespace detail {
 
-// `x` where the label is, or is not, 0.
+// `x` where the label is, or is not, 0; and 1. Where the weight is 0 they are 0.
 struct keep_desirable {
   bool wanted;
   template <class T>
-  PLUMB_HD T operator()(const T& x, const T& desirable) const { return math::is_zero(desirable) != wanted ? x : T(0); }
+  PLUMB_HD T operator()(const T& x, const T& desirable, const T& weight) const {
+    return math::is_zero(desirable) != wanted && !math::is_zero(weight) ? x : T(0);
+  }
 };
 struct is_label {
   bool wanted;
   template <class T>
-  PLUMB_HD T operator()(const T& desirable) const { return math::is_zero(desirable) != wanted ? T(1) : T(0); }
+  PLUMB_HD T operator()(const T& desirable, const T& weight) const {
+    return math::is_zero(desirable) != wanted && !math::is_zero(weight) ? T(1) : T(0);
+  }
 };
+
+// What replies count for: `weight`, or 1; 0 where no token is scored. Takes `[S]` and one number of scratch.
+template <class B>
+const_real_view<B> scored_reply_weights(B& b, arena_of<B>& scratch, const sequence_layout<space_of<B>>& layout, index_t tokens,
+                                        const_real_view<B> weight) {
+  const auto y = scratch.template take<real_of<B>>(layout.sequences());
+  scored_lengths(b, scratch, layout, tokens, y);
+  if (weight.given()) {
+    b.transform(math::keep_where{}, y, weight, as_const(y));
+  } else {
+    b.transform(math::is_nonzero{}, y, as_const(y));
+  }
+  return y;
+}
+template <class B>
+std::size_t scored_reply_weights_bytes(index_t replies) {
+  return workspace_size().template add<real_of<B>>(replies).template add<real_of<B>>(1).bytes();
+}
 
 template <class B>
 struct unpaired_arguments {
@@ -77,12 +100,12 @@ void unpaired_losses(B& b, arena_of<B>& scratch, const Term& term, const unpaire
   for (index_t label = 0; label < 2; ++label) {
     const bool wanted = label == 0;
     const auto sum = [&](index_t row) { b.reduce(reduction::sum, as_const(values), cell(row, 0), write_mode::overwrite); };
-    b.transform(keep_desirable{wanted}, values, in.ratio, in.desirable);
+    b.transform(keep_desirable{wanted}, values, in.ratio, in.desirable, weight);
     sum(label);
     b.transform(math::scale<real>{beta}, cell(label, 0), as_const(cell(label, 0)));
-    b.transform(keep_desirable{wanted}, values, in.logp, in.desirable);
+    b.transform(keep_desirable{wanted}, values, in.logp, in.desirable, weight);
     sum(2 + label);
-    b.transform(is_label{wanted}, values, in.desirable);
+    b.transform(is_label{wanted}, values, in.desirable, weight);
     b.reduce(reduction::sum, as_const(values), cell(label, 1), write_mode::overwrite);
     b.copy(as_const(cell(label, 1)), cell(2 + label, 1));
   }
@@ -153,6 +176,7 @@ std::size_t unpaired_tokens_bytes(index_t tokens, index_t replies, reply_score h
       .template add<real_of<B>>(replies)
       .add_bytes(replies_bytes<B>(tokens, replies, how, true))
       .add_bytes(replies_bytes<B>(tokens, replies, how, false))
+      .add_bytes(scored_reply_weights_bytes<B>(replies))
       .add_bytes(unpaired_bytes<B>(replies))
       .bytes();
 }
@@ -163,7 +187,7 @@ void unpaired_tokens(B& b, arena_of<B>& scratch, const Term& term, const Inputs&
   typename arena_of<B>::frame frame(scratch);
   const auto d_value = scratch.template take<real>(in.sequences.sequences());
   const replies<B> ratio = sum_replies(b, scratch, in.logp, in.ref_logp, in.sequences, how);
-  unpaired_arguments<B> x{ratio.value, {}, in.desirable, anchor, in.weight};
+  unpaired_arguments<B> x{ratio.value, {}, in.desirable, anchor, scored_reply_weights(b, scratch, in.sequences, in.logp.extent(0), in.weight)};
   if (out.metrics.given()) x.logp = sum_replies(b, scratch, in.logp, {}, in.sequences, how).value;
   unpaired_losses(b, scratch, term, x, static_cast<real>(factor), static_cast<real>(beta), out.loss, d_value, out.reply_loss, out.metrics, out.mode);
   spread_replies(b, ratio, d_value, in.sequences, out.d_logp, out.mode);

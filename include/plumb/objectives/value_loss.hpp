@@ -18,6 +18,7 @@ struct value_loss_options {
   double weight = 1;          ///< what the loss counts for beside others (PPO's value coefficient)
 
   void require(const char* op) const {
+    require_mode(op, "aggregate", aggregate, aggregation::sequence_sum);
     require_option(op, "clip_range", clip_range, clip_range >= 0, "0 (no clipping) or positive");
     require_option(op, "mean", mean, true, "a number");
     require_option(op, "standard_deviation", standard_deviation, standard_deviation > 0, "positive");

@@ -30,7 +30,10 @@ struct aggregate_options {
   double length_epsilon = 0;  ///< added to each length in `sequence_mean` (verl: 1e-8)
   double weight = 1;          ///< what the number counts for beside others
 
-  void require(const char* op) const { detail::require_aggregation(op, length_epsilon, weight); }
+  void require(const char* op) const {
+    require_mode(op, "mode", mode, aggregation::sequence_sum);
+    detail::require_aggregation(op, length_epsilon, weight);
+  }
 };
 
 /// One number per token, flat.

@@ -15,6 +15,7 @@ struct attribute_posterior_options {
   double missing = -100;                  ///< an attribute that was not asked for: contributes 0
 
   void require(const char* op) const {
+    require_mode(op, "edges", edges, bin_edges::rounding);
     require_option(op, "levels", static_cast<double>(levels), levels >= 2, "at least 2");
     require_option(op, "concentration", concentration, concentration > 0 && concentration <= 1e4, "positive, and at most 10000");
     require_option(op, "clamp", clamp, clamp > 0 && clamp < 0.5, "in (0, 0.5)");

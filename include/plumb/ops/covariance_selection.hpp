@@ -9,8 +9,8 @@ PLUMB_NAMESPACE_BEGIN
 /// Options of `covariance_selection`.
 struct covariance_selection_options {
   double count = 1;      ///< how many tokens are chosen at most: a share of the scored tokens, rounded by the caller
-  double lower = -1e30;  ///< candidates have a covariance above this
-  double upper = 1e30;   ///< and below this
+  double lower = -1e30;  ///< candidates have a covariance above this; -1e30: none is too small
+  double upper = 1e30;   ///< and below this; 1e30: none is too large
 
   void require(const char* op) const {
     top_tokens_options{count}.require(op);

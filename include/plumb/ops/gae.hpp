@@ -102,19 +102,8 @@ void gae_and_returns(B& b, arena_of<B>& scratch, const trajectory_inputs<real_of
   const auto pass = scratch.template take<real>(tokens), source = scratch.template take<real>(tokens);
   b.transform(math::scaled_product<real>{static_cast<real>(o.gamma * o.lambda)}, pass, discounts, mix);
   const terminal_values<B> terminal(b, scratch, in.next_values, in.bootstrap, in.sequences, tokens);
-  if (!in.next_values.given() && !in.lambdas.given() && o.lambda >= 0.5) {
-    // M = (1 - lambda) V + lambda R of the return R recurs by itself, M_t = (1 - lambda) V_t + lambda r_t + gamma lambda M_u: one scan, and no
-    // token need know its neighbour. Dividing by lambda costs digits only where it is small.
-    const real lambda = static_cast<real>(o.lambda);
-    b.transform(math::mixture<real>{lambda}, source, in.values, in.rewards);
-    if (terminal.value.given())
-      b.transform(math::add_product_where{}, source, as_const(source), as_const(pass), as_const(terminal.value), as_const(terminal.last));
-    const auto mixed = scratch.template take<real>(tokens), mask = scratch.template take<real>(tokens);
-    b.segment_scan(as_const(pass), as_const(source), in.sequences, mixed);
-    scored_mask(b, scratch, in.sequences, mask);
-    b.transform2(math::from_mixture<real>{lambda}, advantages, returns, as_const(mixed), in.values, as_const(mask));
-    return;
-  }
+  // Differences first, then the scan: what is summed is as small as the advantages. (V and the return mixed by lambda recur by themselves, in one
+  // scan, but taking V off again afterwards loses its digits.)
   const auto next = values_after(b, scratch, in.values, in.next_values, terminal, in.sequences);
   b.transform(math::temporal_difference<real>{gamma}, source, in.rewards, discounts, next, in.values);
   b.segment_scan(as_const(pass), as_const(source), in.sequences, advantages);

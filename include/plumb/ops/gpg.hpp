@@ -16,7 +16,11 @@ struct gpg_options {
   gpg_valid valid = gpg_valid::varied_groups;
   advantage::lone_reply alone = advantage::lone_reply::zero;
 
-  void require(const char* op) const { require_option(op, "divisor", divisor, divisor > 0, "positive"); }
+  void require(const char* op) const {
+    require_mode(op, "valid", valid, gpg_valid::nonzero_rewards);
+    require_mode(op, "alone", alone, advantage::lone_reply::reward);
+    require_option(op, "divisor", divisor, divisor > 0, "positive");
+  }
 };
 
 /// Bytes of arena that `gpg_advantage` takes.

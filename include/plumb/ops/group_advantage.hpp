@@ -1,6 +1,8 @@
 #pragma once
 // Advantages from one reward per reply, by groups of replies to the same prompt: GRPO, Dr. GRPO, RLOO, and with the batch's deviation.
 
+#include <plumb/distributed/communicator.hpp>
+#include <plumb/math/elementwise.hpp>
 #include <plumb/math/group_advantage.hpp>
 #include <plumb/ops/aggregate.hpp>
 #include <plumb/ops/host.hpp>
@@ -51,7 +53,7 @@ void to_replies(B& b, real_view<B> x, const sequence_layout<space_of<B>>& groups
 }
 
 // Counts the replies, and sets `below = reward - top`: exactly 0 where all rewards of a group are equal, so that no rounding of a mean is later
-// divided by a deviation of nothing. `highest`, if given, becomes the largest reward of all. `spread` is memory to work in.
+// divided by a deviation of nothing. `highest`, if given, becomes the largest reward of the call. `spread` is memory to work in.
 template <class B>
 void shift_by_top(B& b, arena_of<B>& scratch, const_real_view<B> rewards, const sequence_layout<space_of<B>>& groups, group_numbers<B>& g,
                   real_view<B> highest, real_view<B> spread, real_view<B> below) {
@@ -112,17 +114,18 @@ std::size_t group_advantage_workspace(const B&, const sequence_layout<space_of<B
   workspace_size w;
   for (int i = 0; i < 4; ++i) w.template add<real>(replies);
   for (int i = 0; i < 5; ++i) w.template add<real>(groups.sequences());
-  for (int i = 0; i < 5; ++i) w.template add<real>(1);
-  return w.bytes();
+  for (int i = 0; i < 4; ++i) w.template add<real>(1);
+  return w.template add<real>(4).bytes();
 }
 
 /// Advantage of each reply by `formula`, one of `advantage::grpo`, `centered`, `rloo`, `batch_scaled`, `batch_normalized`. Groups may have any
-/// sizes. The call sees whole groups, and for the last two the whole batch. Enqueues and returns; nothing is allocated. Checked against verl
+/// sizes. The call sees whole groups; for the last two the batch is that of all ranks, and every rank calls, those without replies too (three sums
+/// of one to four numbers; the others talk to nobody). Enqueues and returns; nothing is allocated. Checked against verl
 /// `compute_grpo(_vectorized)_outcome_advantage` and `compute_rloo(_vectorized)_outcome_advantage`, TRL `GRPOTrainer` and `RLOOTrainer`, OpenRLHF
 /// `compute_advantages_and_returns`, NeMo-Aligner `calculate_rloo_baseline`.
-template <class B, advantage_formula<real_of<B>> Formula>
+template <class B, communicator_for<B> C, advantage_formula<real_of<B>> Formula>
   requires has_backend_types<B>
-void group_advantage(B& b, arena_of<B>& scratch, const group_advantage_inputs<real_of<B>, space_of<B>>& in, const Formula& formula,
+void group_advantage(B& b, arena_of<B>& scratch, C& ranks, const group_advantage_inputs<real_of<B>, space_of<B>>& in, const Formula& formula,
                      const group_advantage_outputs<real_of<B>, space_of<B>>& out) {
   using real = real_of<B>;
   static_assert(check_backend<B>());
@@ -144,25 +147,33 @@ void group_advantage(B& b, arena_of<B>& scratch, const group_advantage_inputs<re
   const auto squares = scratch.template take<real>(groups), distance = scratch.template take<real>(groups);
   const auto deviation = scratch.template take<real>(replies), spread = scratch.template take<real>(replies),
              count = scratch.template take<real>(replies), squares_of = scratch.template take<real>(replies);
-  const auto highest = scratch.template take<real>(1), all_count = scratch.template take<real>(1), all_mean = scratch.template take<real>(1),
-             all_squares = scratch.template take<real>(1);
+  const auto highest = scratch.template take<real>(1), all_mean = scratch.template take<real>(1), all_squares = scratch.template take<real>(1),
+             sums = scratch.template take<real>(4);
   detail::shift_by_top(b, scratch, in.rewards, in.groups, g, highest, spread, deviation);
   detail::subtract_mean(b, scratch, const_real_view<B>{}, in.groups, g, spread, deviation, deviation);
   detail::sum_squares(b, in.groups, spread, deviation, squares);
   if (out.mean.given()) b.transform(math::plus{}, out.mean, as_const(g.top), as_const(g.mean));
   if (out.sd.given()) b.transform(math::group_deviation{}, out.sd, as_const(squares), as_const(g.count));
-  if (!out.advantage.given()) return;
   if constexpr (batch_spread) {
-    // Squares of the batch: within the groups, and between their means.
+    // Means are taken below the mean of the ranks' highest rewards, exact where those are equal: what `shift_by_top` does in a group, for the batch.
+    const auto all_count = sums.slice(0, 1), ranks_with = sums.slice(1, 1), upper = sums.slice(2, 1), lower = sums.slice(3, 1);
     b.reduce(reduction::sum, as_const(g.count), all_count, write_mode::overwrite);
+    b.transform(math::is_nonzero{}, ranks_with, as_const(all_count));
+    b.transform2(math::halves_of_top{}, upper, lower, as_const(highest), as_const(all_count));
+    ranks.all_reduce_sum(sums);
+    b.transform(math::mean_of_halves{}, highest, as_const(upper), as_const(lower), as_const(ranks_with));
+    // Squares of the batch: within the groups, and between their means.
     b.transform(math::mean_below_highest{}, distance, as_const(g.top), as_const(g.mean), detail::repeated_number<B>(highest, groups), as_const(g.count));
     b.transform(math::weighted{}, g.mean, as_const(g.count), as_const(distance));
     b.reduce(reduction::sum, as_const(g.mean), all_mean, write_mode::overwrite);
+    ranks.all_reduce_sum(all_mean);
     b.transform(math::mean_of_sum{}, all_mean, as_const(all_mean), as_const(all_count));
     b.transform(math::minus{}, distance, as_const(distance), detail::repeated_number<B>(all_mean, groups));
     b.reduce(reduction::sum, as_const(squares), all_squares, write_mode::overwrite);
     b.transform(math::between_groups{}, g.mean, as_const(g.count), as_const(distance));
     b.reduce(reduction::sum, as_const(g.mean), all_squares, write_mode::add);
+    ranks.all_reduce_sum(all_squares);
+    if (!out.advantage.given()) return;
     if constexpr (batch_center) {
       detail::to_replies(b, distance, in.groups, spread);
       b.transform(math::plus{}, deviation, as_const(deviation), as_const(spread));
@@ -170,10 +181,20 @@ void group_advantage(B& b, arena_of<B>& scratch, const group_advantage_inputs<re
     b.segment_broadcast(detail::repeated_number<B>(all_count, groups), in.groups, count, write_mode::overwrite);
     b.segment_broadcast(detail::repeated_number<B>(all_squares, groups), in.groups, squares_of, write_mode::overwrite);
   } else {
+    if (!out.advantage.given()) return;
     detail::to_replies(b, g.count, in.groups, count);
     detail::to_replies(b, squares, in.groups, squares_of);
   }
   b.transform(math::counted_reply<Formula>{formula}, out.advantage, as_const(deviation), in.rewards, as_const(count), as_const(squares_of));
+}
+
+/// One rank.
+template <class B, advantage_formula<real_of<B>> Formula>
+  requires has_backend_types<B>
+void group_advantage(B& b, arena_of<B>& scratch, const group_advantage_inputs<real_of<B>, space_of<B>>& in, const Formula& formula,
+                     const group_advantage_outputs<real_of<B>, space_of<B>>& out) {
+  const distributed::local one;
+  group_advantage(b, scratch, one, in, formula, out);
 }
 
 /// One advantage per reply to one per token: `tokens[t] = advantage[s]` at the scored tokens of reply `s`, 0 elsewhere.

@@ -72,6 +72,7 @@ struct kl_penalty_options {
   double weight = 1;          ///< what the loss counts for beside others: the KL coefficient
 
   void require(const char* op) const {
+    require_mode(op, "aggregate", aggregate, aggregation::sequence_sum);
     estimate.require(op);
     detail::require_aggregation(op, length_epsilon, weight);
   }

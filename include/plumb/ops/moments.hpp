@@ -13,7 +13,10 @@ struct moments_options {
   variance_estimator variance = variance_estimator::biased;
   double count_epsilon = 0;  ///< added to the count that both means divide by (verl: 1e-8)
 
-  void require(const char* op) const { require_option(op, "count_epsilon", count_epsilon, count_epsilon >= 0, "0 or positive"); }
+  void require(const char* op) const {
+    require_mode(op, "variance", variance, variance_estimator::unbiased);
+    require_option(op, "count_epsilon", count_epsilon, count_epsilon >= 0, "0 or positive");
+  }
 };
 
 /// One number per token, flat.

@@ -8,6 +8,8 @@ PLUMB_NAMESPACE_BEGIN
 /// Options of `opo_advantage`.
 struct opo_options {
   advantage::lone_reply alone = advantage::lone_reply::zero;  ///< what a reply without a counted sibling gets
+
+  void require(const char* op) const { require_mode(op, "alone", alone, advantage::lone_reply::reward); }
 };
 /// One reward and one length per reply, replies of a prompt side by side.
 template <class Real, class Space = host_space>
@@ -40,6 +42,7 @@ void opo_advantage(B& b, arena_of<B>& scratch, const opo_inputs<real_of<B>, spac
   require_arguments(op, {{"advantage", advantage}},
                     {{"rewards", in.rewards}, {"lengths", in.lengths}, {"begin", in.groups.begin}, {"end", in.groups.end}, {"scored", in.groups.scored}});
   detail::require_groups(op, in.groups, replies);
+  options.require(op);
   require_same_shape(op, "lengths", in.lengths, "rewards", in.rewards);
   require_same_shape(op, "advantage", advantage, "rewards", in.rewards);
   scratch.require(op, opo_advantage_workspace(b, in.groups, replies));

@@ -98,6 +98,8 @@ struct token_cells_options {
   token_position position = token_position::turn;
   /// Where only one reply is left, no baseline (verl `handle_zero_tail`): else its own return is its baseline there, and the advantage 0.
   bool no_lone_tail = true;
+
+  void require(const char* op) const { require_mode(op, "position", position, token_position::turn); }
 };
 /// What `token_cells` gives, in host memory.
 struct token_cell_list {
@@ -112,6 +114,7 @@ inline token_cell_list token_cells(const sequence_layout<>& sequences, const pro
   constexpr const char* op = "token_cells";
   require_layout(op, sequences, tokens);
   require_layout_data(op, sequences, tokens);
+  options.require(op);
   require_extent(op, "begin", sequences.begin, 0, groups.replies(), "the number of replies in the groups");
   token_cell_list y{std::vector<std::int32_t>(static_cast<std::size_t>(tokens), -1)};
   // Calls f(token, position) for the scored tokens of reply `s`.

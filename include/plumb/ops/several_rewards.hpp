@@ -76,7 +76,7 @@ void sum_rewards(B& b, arena_of<B>& scratch, const several_rewards_inputs<real_o
 /// Options of `gdpo`.
 struct gdpo_options {
   advantage::grpo each{};                ///< of each function's rewards in each group
-  advantage::batch_normalized whole{};  ///< of the weighted sums over the batch
+  advantage::batch_normalized whole{};  ///< of the weighted sums over the batch, of all ranks
 
   void require(const char* op) const {
     each.require(op);
@@ -102,10 +102,11 @@ std::size_t gdpo_workspace(const B& b, const sequence_layout<space_of<B>>& group
 
 /// Each function's rewards are normalised in each group, so that none drowns another; their weighted sum is normalised over the batch: GDPO
 /// (arXiv:2601.05242). `groups.scored` says which replies count in the end; where `given` is given, a reply counts for function `k` where
-/// `given[s, k]` is not 0, so a reply that is left out has a row of zeros there. Checked against TRL `normalize_then_sum`.
-template <class B>
+/// `given[s, k]` is not 0, so a reply that is left out has a row of zeros there. Every rank calls, those without replies too. Checked against TRL
+/// `normalize_then_sum`.
+template <class B, communicator_for<B> C>
   requires has_backend_types<B>
-void gdpo(B& b, arena_of<B>& scratch, const several_rewards_inputs<real_of<B>, space_of<B>>& in, const sequence_layout<space_of<B>>& groups,
+void gdpo(B& b, arena_of<B>& scratch, C& ranks, const several_rewards_inputs<real_of<B>, space_of<B>>& in, const sequence_layout<space_of<B>>& groups,
           const gdpo_options& options, const gdpo_outputs<real_of<B>, space_of<B>>& out) {
   using real = real_of<B>;
   static_assert(check_backend<B>());
@@ -132,7 +133,16 @@ void gdpo(B& b, arena_of<B>& scratch, const several_rewards_inputs<real_of<B>, s
                     {.advantage = detail::reward_column(normalized, k)});
   }
   detail::sum_rewards(b, as_const(normalized), in, products, sum);
-  if (out.advantage.given()) group_advantage(b, scratch, {.rewards = as_const(sum), .groups = groups}, options.whole, {.advantage = out.advantage});
+  group_advantage(b, scratch, ranks, {.rewards = as_const(sum), .groups = groups}, options.whole, {.advantage = out.advantage});
+}
+
+/// One rank.
+template <class B>
+  requires has_backend_types<B>
+void gdpo(B& b, arena_of<B>& scratch, const several_rewards_inputs<real_of<B>, space_of<B>>& in, const sequence_layout<space_of<B>>& groups,
+          const gdpo_options& options, const gdpo_outputs<real_of<B>, space_of<B>>& out) {
+  const distributed::local one;
+  gdpo(b, scratch, one, in, groups, options, out);
 }
 
 /// Replies that at least one function gave a reward, `[S]`: the `scored` of the groups.

@@ -22,6 +22,7 @@ struct token_rewards_options {
   double score_min = -1e30, score_max = 1e30;
 
   void require(const char* op) const {
+    require_mode(op, "placement", placement, score_placement::after_last);
     require_option(op, "kl_coefficient", kl_coefficient, kl_coefficient >= 0, "0 or positive");
     require_option(op, "unfinished_scale", unfinished_scale, true, "a number");
     require_option(op, "unfinished_offset", unfinished_offset, true, "a number");

@@ -4,6 +4,8 @@
 #include <plumb/math/top_tokens.hpp>
 #include <plumb/ops/metrics.hpp>
 
+#include <limits>
+
 PLUMB_NAMESPACE_BEGIN
 
 /// Options of `top_tokens`.
@@ -38,8 +40,9 @@ std::size_t top_tokens_workspace(const B&, const sequence_layout<space_of<B>>& s
 }
 
 /// 1 for the `count` largest `values` of the scored tokens of the call, 0 for the others. Tokens that tie with the last one chosen are
-/// chosen too; where there are fewer than `count`, all are. The size of a value is found by bisection on the device (64 passes in double, 32 in
-/// float), so nothing is sorted and no number is read back. TRL's `top_entropy_quantile` `q` of `n` tokens is `count = n - ceil((1 - q)(n - 1))` of
+/// chosen too; where there are fewer than `count`, all are. Infinities are numbers like others; NaN ranks before all, and is NaN in the outputs.
+/// The last one chosen is found by bisection on the bits of its value, on the device and exactly (64 passes in double, 32 in float), so nothing is
+/// sorted and no number is read back. TRL's `top_entropy_quantile` `q` of `n` tokens is `count = n - ceil((1 - q)(n - 1))` of
 /// their entropies (arXiv:2506.01939). Enqueues and returns; nothing is allocated.
 template <class B>
   requires has_backend_types<B>
@@ -69,14 +72,19 @@ void top_tokens(B& b, arena_of<B>& scratch, const top_tokens_inputs<real_of<B>, 
   b.transform(math::is_candidate{}, candidate, as_const(candidate),
               in.excluded.given() ? in.excluded : detail::constant(b, scratch, real(0), tokens));
 
-  // All candidates lie between `low` and `high`. Each step halves that, until numbers have no digits left.
-  const real least = static_cast<real>(-1e30);
-  b.transform(math::keep_or<real>{least}, spare, in.values, as_const(candidate));
-  b.reduce(reduction::max, as_const(spare), high, write_mode::overwrite);
-  b.transform(math::negate{}, spare, in.values);
-  b.transform(math::keep_or<real>{least}, spare, as_const(spare), as_const(candidate));
-  b.reduce(reduction::max, as_const(spare), low, write_mode::overwrite);
-  b.transform(math::negate{}, low, as_const(low));
+  // The last one chosen lies between `low` and `high`. Each step halves the numbers that there are between them, until one is left.
+  if constexpr (math::has_ordered_bits<real>) {
+    b.fill(low, -std::numeric_limits<real>::infinity());
+    b.fill(high, std::numeric_limits<real>::infinity());
+  } else {
+    const real least = static_cast<real>(-1e30);
+    b.transform(math::keep_or<real>{least}, spare, in.values, as_const(candidate));
+    b.reduce(reduction::max, as_const(spare), high, write_mode::overwrite);
+    b.transform(math::negate{}, spare, in.values);
+    b.transform(math::keep_or<real>{least}, spare, as_const(spare), as_const(candidate));
+    b.reduce(reduction::max, as_const(spare), low, write_mode::overwrite);
+    b.transform(math::negate{}, low, as_const(low));
+  }
   const math::bisection_step<real> step{static_cast<real>(options.count)};
   for (int bits = sizeof(real) > 4 ? 64 : 32; bits > 0; --bits) {
     b.transform(math::at_least_middle{}, spare, in.values, as_const(candidate), everywhere(low), everywhere(high));

@@ -22,6 +22,9 @@ struct whiten_options {
 
   moments_options moments() const { return {.variance = variance, .count_epsilon = count_epsilon}; }
   void require(const char* op) const {
+    require_mode(op, "variance", variance, variance_estimator::unbiased);
+    require_mode(op, "guard", guard, variance_guard::floor);
+    require_mode(op, "unscored", unscored, unscored_values::transformed);
     require_option(op, "epsilon", epsilon, epsilon >= 0, "0 or positive");
     moments().require(op);
   }

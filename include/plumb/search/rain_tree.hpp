@@ -73,6 +73,7 @@ struct tree_options {
   std::int64_t most_children = 20;
 
   void require(const char* op) const {
+    require_mode(op, "rule", rule, backup_rule::max);
     require_option(op, "similarity_threshold", similarity_threshold, similarity_threshold > 0, "positive");
     require_option(op, "similarity_weight", similarity_weight, similarity_weight >= 0, "0 or positive");
     require_option(op, "root_mix", root_mix, root_mix >= 0 && root_mix <= 1, "in [0, 1]");

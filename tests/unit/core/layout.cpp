@@ -52,3 +52,35 @@ TEST_CASE("scored_tokens: rows that predict, targets, and a packed layout over t
   CHECK(refusal([&] { scored_tokens({begin, end, {}}, ids, {rows, targets, first, last}); }) ==
         "plumb: scored_tokens: the first token of sequence 0 is scored, but no row predicts it. Nothing was written.");
 }
+
+TEST_CASE("layout: sequences that overlap are noticed; those of nothing overlap nothing") {
+  const auto said = [](std::vector<std::int32_t> begin, std::vector<std::int32_t> end) {
+    return refusal([&] { require_layout_data("loss", sequence_layout<>{begin, end, {}}, 12); });
+  };
+  CHECK(said({0, 4}, {4, 12}) == "(it was not refused)");
+  CHECK(said({8, 0, 4}, {12, 4, 8}) == "(it was not refused)");
+  CHECK(said({0, 2, 0}, {4, 2, 0}) == "(it was not refused)");
+  CHECK(said({0, 3}, {4, 8}) == "plumb: loss: sequences 0 and 1 overlap: tokens 0 to 4, and 3 to 8. Nothing was written.");
+  CHECK(said({0, 0}, {4, 4}) == "plumb: loss: sequences 0 and 1 overlap: tokens 0 to 4, and 0 to 4. Nothing was written.");
+}
+
+template <class L>
+concept packs_a_temporary = requires { L::packed(std::vector<std::int32_t>{0, 2}); };
+
+TEST_CASE("layout: the bounds of a padded batch") {
+  std::vector<std::int32_t> begin(3), end(3);
+  padded_bounds(5, begin, end);
+  CHECK(begin == std::vector<std::int32_t>{0, 5, 10});
+  CHECK(end == std::vector<std::int32_t>{5, 10, 15});
+  std::vector<std::int32_t> two(2);
+  CHECK(refusal([&] { padded_bounds(5, begin, two); }) == "plumb: padded_bounds: argument `end` has 2 elements, but `begin` has 3. Nothing was written.");
+  static_assert(!packs_a_temporary<sequence_layout<>>);
+}
+
+TEST_CASE("view: one number that stays is an array of one, to read too") {
+  double kl = 0.25;
+  const view<const double, 1> read(kl);
+  CHECK(read(0) == 0.25);
+  CHECK(read.data() == &kl);
+  static_assert(!std::is_constructible_v<view<const double, 1>, double>);
+}

@@ -22,8 +22,12 @@ laws::subject token_loss(const char* name, std::vector<double (*)(double)> token
   return s;
 }
 
+/// Rows of `policy_loss_metrics`.
+enum : std::size_t { approx_kl_k3 = 5, mean_ratio = 7, ratio_min = 8, ratio_max = 9 };
+
 template <class S>
 laws::subject policy(const char* name, S surrogate, policy_loss_options options) {
+  options.kl.limit = 10;  // of the term, or of its metric
   auto s = token_loss(name, {logp, logp, as_it_is, logp}, 1, [=](auto& c) {
     auto o = options;
     o.denominator = c.denominator;
@@ -34,6 +38,15 @@ laws::subject policy(const char* name, S surrogate, policy_loss_options options)
   });
   if (std::is_same_v<S, surrogate::reinforce>) s.outside_loss.push_back(1);
   if (options.kl_coefficient == 0) s.outside_loss.push_back(3);
+  s.infinite_metrics = {approx_kl_k3};  // of the tokens' own log-ratios, without limits
+  return s;
+}
+/// Of the ratio without limits: its metrics are infinite where a log-ratio is 1e4.
+template <class S>
+laws::subject unlimited(const char* name, S surrogate, policy_loss_options options, bool finite) {
+  auto s = policy(name, surrogate, options);
+  for (const std::size_t k : {mean_ratio, ratio_min, ratio_max}) s.infinite_metrics.push_back(k);
+  s.extremes = finite;
   return s;
 }
 
@@ -53,17 +66,27 @@ TEST_CASE("laws: aggregation and the supervised loss") {
 
 TEST_CASE("laws: the policy loss at every level") {
   for (const aggregation a : {aggregation::token_mean, aggregation::sequence_mean}) {
-    laws::check(policy("clip", surrogate::clip{}, {.aggregate = a}));
-    laws::check(policy("clip, dual", surrogate::clip{.dual = 3}, {.aggregate = a}));
-    laws::check(policy("clip with KL", surrogate::clip{}, {.kl = {.limit = 10}, .kl_coefficient = 0.1, .aggregate = a}));
-    laws::check(policy("GSPO", surrogate::clip{3e-4, 4e-4}, {.level = surrogate_level::sequence_mean, .aggregate = a}));
-    laws::check(policy("GSPO-token", surrogate::clip{3e-4, 4e-4}, {.level = surrogate_level::sequence_token, .aggregate = a}));
-    laws::check(policy("CISPO", surrogate::cispo{}, {.aggregate = a}));
-    laws::check(policy("SAPO", surrogate::sapo{}, {.aggregate = a}));
-    laws::check(policy("VESPO", surrogate::vespo{}, {.aggregate = a}));
-    laws::check(policy("GMPO", surrogate::gmpo{}, {.aggregate = a}));
-    laws::check(policy("REINFORCE", surrogate::reinforce{}, {.aggregate = a}));
-    laws::check(policy("ratio", surrogate::ratio{}, {.aggregate = a}));
+    const auto at = [&](surrogate_level level) { return policy_loss_options{.level = level, .log_ratio_low = 20, .log_ratio_high = 20, .aggregate = a}; };
+    const policy_loss_options limited = at(surrogate_level::of_surrogate), plain{.aggregate = a};
+    policy_loss_options with_kl = limited, ratio_in_kl = limited;
+    with_kl.kl_coefficient = ratio_in_kl.kl_coefficient = 0.1;
+    ratio_in_kl.kl_times_ratio = true;
+    laws::check(policy("clip", surrogate::clip{}, limited));
+    laws::check(policy("clip with KL", surrogate::clip{}, with_kl));
+    laws::check(policy("clip with KL times the ratio", surrogate::clip{}, ratio_in_kl));
+    laws::check(policy("GSPO", surrogate::clip{3e-4, 4e-4}, at(surrogate_level::sequence_mean)));
+    laws::check(policy("GSPO-token", surrogate::clip{3e-4, 4e-4}, at(surrogate_level::sequence_token)));
+    laws::check(policy("GMPO", surrogate::gmpo{}, limited));
+    laws::check(policy("ratio", surrogate::ratio{}, limited));
+    // Bounded by themselves.
+    laws::check(unlimited("clip, dual", surrogate::clip{.dual = 3}, plain, true));
+    laws::check(unlimited("CISPO", surrogate::cispo{}, plain, true));
+    laws::check(unlimited("SAPO", surrogate::sapo{}, plain, true));
+    laws::check(unlimited("VESPO", surrogate::vespo{}, plain, true));
+    laws::check(unlimited("REINFORCE", surrogate::reinforce{}, plain, true));
+    // e^1e4 is not finite, and nothing bounds it: the ratio, and that of a negative advantage.
+    laws::check(unlimited("ratio, no limit", surrogate::ratio{}, plain, false));
+    laws::check(unlimited("clip, no limit", surrogate::clip{}, plain, false));
   }
 }
 
@@ -81,13 +104,15 @@ TEST_CASE("laws: the value loss") {
 }
 
 TEST_CASE("laws: KL as a loss") {
-  for (const kl_estimator e : {kl_estimator::k1, kl_estimator::absolute, kl_estimator::k2, kl_estimator::k3}) {
-    auto s = token_loss("kl_penalty", {logp, logp}, 1, [=](auto& c) {
-      kl_penalty(c.on.compute, c.on.scratch, {c.tokens[0], c.tokens[1], c.layout}, {.estimate = {.estimator = e}, .denominator = c.denominator},
-                 {.loss = c.loss, .d_logp = c.d_tokens[0], .metrics = c.metrics_of(std::size(kl_penalty_metrics)), .mode = c.mode});
-    });
-    s.against_reference = true;
-    s.extremes = e != kl_estimator::k3;  // e^1e4 is not finite, and nothing limits it here
-    laws::check(s);
-  }
+  for (const kl_estimator e : {kl_estimator::k1, kl_estimator::absolute, kl_estimator::k2, kl_estimator::k3})
+    for (const double limit : {0.0, 10.0}) {
+      auto s = token_loss("kl_penalty", {logp, logp}, 1, [=](auto& c) {
+        kl_penalty(c.on.compute, c.on.scratch, {c.tokens[0], c.tokens[1], c.layout},
+                   {.estimate = {.estimator = e, .limit = limit}, .denominator = c.denominator},
+                   {.loss = c.loss, .d_logp = c.d_tokens[0], .metrics = c.metrics_of(std::size(kl_penalty_metrics)), .mode = c.mode});
+      });
+      s.against_reference = true;
+      s.extremes = e != kl_estimator::k3 || limit > 0;  // e^1e4 is not finite
+      laws::check(s);
+    }
 }

@@ -79,6 +79,21 @@ TEST_CASE("dpo: far pairs neither overflow nor lose their gradient") {
   CHECK(std::isnan(dpo(std::vector<double>{std::nan("")}, {std::vector<double>{0}}, {}, {}, {.reference_free = true}).loss));
 }
 
+TEST_CASE("dpo: a pair without scored tokens is not log 2 but nothing") {
+  const std::vector<double> x{-1, std::nan(""), -2}, ref(3);
+  const std::vector<std::int32_t> begin{0, 1, 2}, end{1, 2, 3}, chosen{1, 0}, rejected{1, 2};
+  const std::vector<std::uint8_t> scored{1, 0, 1};
+  const preference_pairs<> pairs{{begin, end, scored}, chosen, rejected};
+  std::vector<double> d(3), each(2), metrics(12);
+  double loss = 0;
+  desk<double> on;
+  dpo(on.compute, on.scratch, {x, ref, pairs}, {.denominator = 2}, {loss, d, each, view<double, 2>(metrics.data(), 6, 2)});
+  CHECK(each[0] == 0);
+  CHECK(loss == Catch::Approx(std::log1p(std::exp(-0.1)) / 2).epsilon(1e-14));
+  CHECK(d[1] == 0);
+  for (std::size_t k = 1; k < 12; k += 2) CHECK(metrics[k] == 1);
+}
+
 TEST_CASE("dpo: write_mode::add adds to the gradient") {
   const batch b;
   const auto x = normal_numbers(1, 20, 1, -2), ref = normal_numbers(2, 20, 1, -2);
@@ -107,6 +122,8 @@ TEST_CASE("dpo: what is refused, in a sentence, with nothing written") {
         "plumb: dpo: argument `ref_logp` has 19 elements, but `logp` has 20. Nothing was written.");
   CHECK(with({x, {}, b.pairs()}, {.denominator = 4}, d) ==
         "plumb: dpo: argument `ref_logp` is not given; give it, or set `reference_free`. Nothing was written.");
+  CHECK(with({x, ref, b.pairs()}, {.reference_free = true, .denominator = 4}, d) ==
+        "plumb: dpo: argument `ref_logp` is given, but option `reference_free` leaves the reference out; drop one of the two. Nothing was written.");
   CHECK(with({x, ref, b.pairs()}, {.beta = 0, .denominator = 4}, d) == "plumb: dpo: option `beta` is 0 but must be positive. Nothing was written.");
   CHECK(with({x, ref, b.pairs()}, {.beta = std::nan(""), .denominator = 4}, d) ==
         "plumb: dpo: option `beta` is nan but must be positive. Nothing was written.");

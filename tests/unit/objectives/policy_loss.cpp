@@ -7,6 +7,7 @@
 #include <plumb/testing/memory.hpp>
 
 #include <algorithm>
+#include <limits>
 
 using namespace plumb;
 using namespace plumb_test;
@@ -56,8 +57,8 @@ answer<double> run(const arrays& x, const S& surrogate, const policy_loss_option
 
 /// Derivatives by `logp` and by `entropy` against two oracles.
 template <class S>
-void check_both(const S& surrogate, policy_loss_options o) {
-  const arrays x;
+void check_both(const S& surrogate, policy_loss_options o, const arrays& x = {}) {
+  if (o.kl_coefficient == 0) o.kl_coefficient = 0.2;  // what has a KL weight has a KL term
   o.denominator = 2.5;
   o.weight = -1.5;
   const auto y = run(x, surrogate, o);
@@ -92,13 +93,17 @@ TEST_CASE("policy_loss: gradients by dual numbers and differences") {
     }
   for (const aggregation a : {aggregation::token_mean, aggregation::sequence_mean, aggregation::sequence_sum})
     check_both(surrogate::reinforce{}, {.aggregate = a, .length_epsilon = 0.1});
+  // A token without an advantage moves GMPO's mean nowhere.
+  arrays none;
+  for (std::size_t t = 0; t < tokens; t += 3) none.advantages[t] = 0;
+  check_both(surrogate::gmpo{.low = 0.3, .high = 0.2}, {}, none);
   // Log-ratios beyond the limits have no gradient, through the ratio of the KL term neither.
   check_both(surrogate::ratio{}, {.log_ratio_low = 0.3, .log_ratio_high = 0.2, .kl_coefficient = 0.3, .kl_times_ratio = true});
 }
 
 TEST_CASE("policy_loss: weights that are constants for the gradient") {
   arrays x;
-  const policy_loss_options o{.denominator = 3};
+  const policy_loss_options o{.kl_coefficient = 0.2, .denominator = 3};
   // CISPO and VESPO are REINFORCE with other weights.
   arrays weighted = x;
   for (std::size_t t = 0; t < tokens; ++t) weighted.weights[t] *= std::clamp(std::exp(x.logp[t] - x.old[t]), 0.7, 1.1);
@@ -119,7 +124,7 @@ TEST_CASE("policy_loss: weights that are constants for the gradient") {
   near(vespo.d_logp, run(weighted, surrogate::reinforce{}, o).d_logp);
 
   // GSPO-token: the value of the sequence's ratio, and the gradient of a token's that happens to be the same.
-  const auto token = run(x, surrogate::ratio{}, {.level = surrogate_level::sequence_token, .denominator = 3});
+  const auto token = run(x, surrogate::ratio{}, {.level = surrogate_level::sequence_token, .kl_coefficient = 0.2, .denominator = 3});
   arrays same = x;
   for (std::size_t s = 0; s < begin.size(); ++s) {
     double sum = 0, n = 0;
@@ -129,7 +134,8 @@ TEST_CASE("policy_loss: weights that are constants for the gradient") {
   }
   const auto of_tokens = run(same, surrogate::ratio{}, o);
   CHECK(token.loss == Catch::Approx(of_tokens.loss).epsilon(1e-13));
-  CHECK(token.loss == Catch::Approx(run(x, surrogate::ratio{}, {.level = surrogate_level::sequence_mean, .denominator = 3}).loss).epsilon(1e-13));
+  const policy_loss_options of_means{.level = surrogate_level::sequence_mean, .kl_coefficient = 0.2, .denominator = 3};
+  CHECK(token.loss == Catch::Approx(run(x, surrogate::ratio{}, of_means).loss).epsilon(1e-13));
   near(token.d_logp, of_tokens.d_logp);
 
   // On-policy: the ratio is 1, its gradient REINFORCE's.
@@ -176,7 +182,12 @@ TEST_CASE("policy_loss: surrogates by hand, at their bounds the documented side"
   CHECK(g.limited(0.3, 1.0).first == 0.25);
   CHECK(g.limited(0.3, 1.0).second == 0);
   CHECK(g.limited(-3.0, 1.0).first == -3);
-  CHECK(g.limited(-0.75, 0.0).first == -0.5);
+  CHECK(g.limited(-0.75, -1.0).first == -0.5);
+  for (const double l : {-0.75, -0.1, 0.3}) {  // neither sign: verl multiplies by sign(A)
+    CHECK(g.limited(l, 0.0).first == 0);
+    CHECK(g.limited(l, 0.0).second == 0);
+  }
+  CHECK(std::isnan(g.limited(std::nan(""), 0.0).first));
   CHECK(g.limited(0.3, -1.0).first == 0.3);
   CHECK(surrogate::sapo{}(0.0, 2.0).first == Catch::Approx(-2 * 2).epsilon(1e-15));  // 4/tau/2
   CHECK(surrogate::sapo{}(0.0, -2.0).second == Catch::Approx(2).epsilon(1e-15));      // as REINFORCE's at ratio 1
@@ -222,10 +233,13 @@ TEST_CASE("policy_loss: overflow and NaN stay where they belong") {
   // Weight 0 drops a token, whatever it holds; but its NaN shows in the metrics.
   arrays x;
   x.weights[first] = 0;
-  const double without = run(x, surrogate::ratio{}, {.denominator = 1}).loss;
+  const policy_loss_options o{.entropy_coefficient = 0.1, .denominator = 1};
+  x.kl_weights.clear();
+  const auto without = run(x, surrogate::ratio{}, o);
   x.advantages[first] = std::nan("");
-  const auto y = run(x, surrogate::ratio{}, {.denominator = 1});
-  CHECK(y.loss == without);
+  const auto y = run(x, surrogate::ratio{}, o);
+  CHECK(y.loss == without.loss);
+  CHECK(y.d_logp == without.d_logp);
   CHECK(y.d_logp[first] == 0);
   // On-policy, a NaN log-probability is not a ratio of 1.
   const std::vector<double> logp{std::nan(""), -1};
@@ -300,6 +314,47 @@ TEST_CASE("policy_loss: LUSPO, RLOO, and one reward per row") {
   CHECK(policy_loss(none, {.sequences = sequence_layout<>::packed(nobody)}, surrogate::clip{}).loss == 0);
 }
 
+TEST_CASE("policy_loss: with just the bytes that its workspace says, whatever is asked for") {
+  arrays x;
+  const std::vector<double> each{2, 1, -1};
+  serial::backend<double> compute;
+  const auto with = [&](const auto& surrogate, const policy_loss_options& o, bool of_sequences, bool gradient, write_mode mode) {
+    std::vector<double> d(tokens), metrics(24), answers[2];
+    double loss = 0;
+    policy_loss_inputs<double> in{.logp = x.logp, .old_logp = x.old, .ref_logp = x.ref, .sequences = sequences};
+    (of_sequences ? in.sequence_advantages : in.advantages) = of_sequences ? view<const double, 1>(each) : view<const double, 1>(x.advantages);
+    policy_loss_outputs<double> out{.loss = loss, .metrics = view<double, 2>(metrics.data(), 12, 2), .mode = mode};
+    if (gradient) out.d_logp = d;
+    const std::size_t most = policy_loss_workspace(compute, sequences, tokens), just = policy_loss_workspace(compute, in, surrogate, o, out);
+    CHECK(just <= most);
+    for (const std::size_t i : {0u, 1u}) {
+      std::vector<char> memory(i == 0 ? just : most);
+      arena<> scratch(memory);
+      loss = 1;
+      d.assign(tokens, 1);
+      policy_loss(compute, scratch, in, surrogate, o, out);
+      answers[i] = {loss};
+      answers[i].insert(answers[i].end(), d.begin(), d.end());
+      answers[i].insert(answers[i].end(), metrics.begin(), metrics.end());
+    }
+    CHECK(answers[0] == answers[1]);
+    return answers[0][0];
+  };
+  for (const bool of_sequences : {false, true})
+    for (const surrogate_level level : {surrogate_level::token, surrogate_level::sequence_mean})
+      for (const double coefficient : {0.0, 0.1}) {
+        const policy_loss_options o{.level = level, .kl_coefficient = coefficient, .kl_times_ratio = true, .denominator = 8};
+        const auto modes = [&](const auto& s) {
+          const double written = with(s, o, of_sequences, true, write_mode::overwrite);
+          CHECK(with(s, o, of_sequences, false, write_mode::overwrite) == written);
+          CHECK(with(s, o, of_sequences, true, write_mode::add) == Catch::Approx(1 + written).epsilon(1e-14));
+        };
+        modes(surrogate::clip{});
+        modes(surrogate::cispo{});
+        modes(surrogate::gmpo{});
+      }
+}
+
 TEST_CASE("top_tokens: what a sort says, ties together, never the unscored") {
   const auto select = [](const std::vector<double>& x, double count, const std::vector<double>& excluded = {}) {
     desk<double> on;
@@ -329,6 +384,54 @@ TEST_CASE("top_tokens: what a sort says, ties together, never the unscored") {
   CHECK(select(x, 1) == none);
   x[last] = std::nan("");
   CHECK(std::isnan(select(x, 1)[last]));
+}
+
+TEMPLATE_TEST_CASE("top_tokens: exact for any numbers, infinities too", "", float, double) {
+  using T = TestType;
+  const T infinity = std::numeric_limits<T>::infinity(), largest = std::numeric_limits<T>::max(), least = std::numeric_limits<T>::denorm_min(),
+          huge = largest * T(0.6), one = 1, after_one = std::nextafter(one, T(2)), before_one = std::nextafter(one, T(0));
+  const std::vector<std::int32_t> cu{0, 10};
+  const auto layout = sequence_layout<>::packed(cu);
+  desk<T> on;
+  const auto select = [&](const std::vector<T>& x, double count) {
+    std::vector<T> chosen(x.size());
+    top_tokens(on.compute, on.scratch, {.values = x, .sequences = layout}, {.count = count}, {.chosen = chosen});
+    return chosen;
+  };
+  std::vector<T> far(10);
+  for (std::size_t k = 0; k < 10; ++k) far[k] = k == 4 ? T(1e8) : T(0.001) * static_cast<T>(k);
+  for (const std::vector<T>& x : std::vector<std::vector<T>>{
+        {1, 2, 3, 4, -infinity, 5, 6, 7, 8, 9},
+        {1, 2, 3, 4, infinity, 5, 6, 7, 8, 9},
+        {-infinity, -infinity, infinity, infinity, 0, 1, 2, -1, -2, 3},
+        {huge, -huge, huge / 2, -huge / 2, largest, -largest, 1, 2, 3, 4},
+        {least, -least, 0, 2 * least, 3 * least, -3 * least, 4 * least, 5 * least, -2 * least, T(-0.0)},
+        {one, after_one, before_one, std::nextafter(after_one, T(2)), 0, -1, -2, -3, -4, -5},
+        std::vector<T>(10, infinity),
+        std::vector<T>(10, -infinity),
+        far})
+    for (std::size_t count = 1; count <= 11; ++count) {
+      auto sorted = x;
+      std::sort(sorted.rbegin(), sorted.rend());
+      const T bound = sorted[std::min<std::size_t>(count, 10) - 1];
+      const auto chosen = select(x, static_cast<double>(count));
+      for (std::size_t t = 0; t < 10; ++t) {
+        CAPTURE(count, t, x[t]);
+        CHECK(chosen[t] == (x[t] >= bound ? 1 : 0));
+      }
+    }
+  // NaN takes a place.
+  const auto chosen = select({1, 2, 3, 4, T(std::nan("")), 5, 6, 7, 8, -T(std::nan(""))}, 3);
+  CHECK((std::isnan(chosen[4]) && std::isnan(chosen[9])));
+  CHECK((chosen[8] == 1 && chosen[7] == 0));
+  // Through covariance_selection.
+  std::vector<T> logp(10), advantages(10), order{huge, -huge, huge / 2, -huge / 2, infinity, -infinity, 1, 2, 3, 4}, rest(10);
+  covariance_selection(on.compute, on.scratch, {.logp = logp, .advantages = advantages, .order = order, .sequences = layout}, {.count = 3},
+                       {.rest = rest});
+  CHECK(rest == std::vector<T>{0, 1, 0, 1, 0, 1, 1, 1, 1, 1});
+  logp = {-1, -2, -3, -4, -5, -6, -7, -8, -9, -10}, advantages = std::vector<T>(10, 0), advantages[0] = T(1e31);
+  covariance_selection(on.compute, on.scratch, {.logp = logp, .advantages = advantages, .sequences = layout}, {.count = 1}, {.rest = rest});
+  CHECK(rest == std::vector<T>{0, 1, 1, 1, 1, 1, 1, 1, 1, 1});
 }
 
 TEST_CASE("covariance_selection: by hand") {
@@ -367,7 +470,8 @@ TEST_CASE("policy_loss: what is refused, in a sentence, with nothing written") {
         "plumb: policy_loss: `advantages` and `sequence_advantages` are both given, but only one can count. Nothing was written.");
   in = good;
   in.advantages = {};
-  CHECK(refused(in, {.denominator = 1}) == "plumb: policy_loss: argument `advantages` is not given. Nothing was written.");
+  CHECK(refused(in, {.denominator = 1}) ==
+        "plumb: policy_loss: argument `advantages` is not given, and neither is `sequence_advantages`. Nothing was written.");
   in = good;
   in.old_logp = short_x;
   CHECK(refused(in, {.denominator = 1}) == "plumb: policy_loss: argument `old_logp` has 11 elements, but `logp` has 12. Nothing was written.");
@@ -376,7 +480,23 @@ TEST_CASE("policy_loss: what is refused, in a sentence, with nothing written") {
   in.sequence_advantages = x;
   CHECK(refused(in, {.denominator = 1}) ==
         "plumb: policy_loss: argument `sequence_advantages` has shape [12], but its dimension 0 must be 3 (the number of sequences). Nothing was written.");
-  CHECK(refused(good, {.kl_coefficient = 0.1, .denominator = 1}) == "plumb: policy_loss: argument `ref_logp` is not given. Nothing was written.");
+  CHECK(refused(good, {.kl_coefficient = 0.1, .denominator = 1}) ==
+        "plumb: policy_loss: argument `ref_logp` is not given, but `kl_coefficient` is 0.1. Nothing was written.");
+  in = good;
+  in.ref_logp = in.kl_weights = x;
+  CHECK(refused(in, {.denominator = 1}) ==
+        "plumb: policy_loss: argument `kl_weights` is given, but `kl_coefficient` is 0: there is no KL term to weigh. Nothing was written.");
+  const auto of_reinforce = [&](const policy_loss_options& o) {
+    return refusal([&] { policy_loss(on.compute, on.scratch, in, surrogate::reinforce{}, o, {.loss = view(d).slice(0, 1)}); });
+  };
+  in.kl_weights = {};
+  CHECK(of_reinforce({.level = surrogate_level::sequence_mean, .denominator = 1}) ==
+        "plumb: policy_loss: option `level` says of which ratio, but neither this surrogate nor the KL term looks at a ratio. Nothing was written.");
+  CHECK(d == std::vector<double>(12, 5));
+  CHECK(of_reinforce({.level = surrogate_level::token, .denominator = 1}) == "(it was not refused)");
+  CHECK(of_reinforce({.level = surrogate_level::sequence_mean, .kl_coefficient = 0.1, .kl_times_ratio = true, .denominator = 1}) ==
+        "(it was not refused)");
+  d.assign(12, 5);
   CHECK(refused(good, {.entropy_coefficient = 0.1, .denominator = 1}) == "plumb: policy_loss: argument `entropy` is not given. Nothing was written.");
   CHECK(refused(good, {.log_ratio_high = -1, .denominator = 1}) ==
         "plumb: policy_loss: option `log_ratio_high` is -1 but must be 0 (no limit) or positive. Nothing was written.");

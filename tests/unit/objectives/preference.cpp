@@ -158,7 +158,11 @@ result<T> run(const std::vector<T>& logp, const L& l, const D& d, const preferen
   result<T> r;
   const auto ref = as<T>(s.ref), w = as<T>(s.token_weight), v = as<T>(s.pair_weight), m = as<T>(s.margin), a = as<T>(s.reward_chosen),
              b = as<T>(s.reward_rejected);
-  preference_inputs<T> in{.logp = logp, .pairs = s.pairs(), .reward_chosen = a, .reward_rejected = b};
+  preference_inputs<T> in{.logp = logp, .pairs = s.pairs()};
+  if constexpr (reward_aware_link<L, T>) {
+    in.reward_chosen = a;
+    in.reward_rejected = b;
+  }
   if (!options.reference_free) in.ref_logp = ref;
   if (what.token_weight) in.token_weight = w;
   if (what.pair_weight) in.pair_weight = v;
@@ -213,11 +217,15 @@ TEST_CASE("preference: pairs of weight 0 do not exist; margins lower the chosen 
   s.rejected[3] = 3;
   desk<double> on;
   double loss = 0;
-  std::vector<double> d(20), each(4);
+  std::vector<double> d(20), each(4), metrics(12);
   preference(on.compute, on.scratch, {.logp = x, .ref_logp = s.ref, .pairs = s.pairs(), .pair_weight = s.pair_weight}, link::nca_pair{}, {.denominator = 4},
-             {.loss = loss, .d_logp = d, .pair_loss = each});
+             {.loss = loss, .d_logp = d, .pair_loss = each, .metrics = view<double, 2>(metrics.data(), 6, 2)});
   CHECK(std::isfinite(loss));
   CHECK(each[2] == 0);
+  for (std::size_t k = 0; k < 12; k += 2) {
+    CHECK(std::isfinite(metrics[k]));
+    CHECK(metrics[k + 1] == 3);
+  }
   for (std::size_t t = 14; t < 18; ++t) CHECK(d[t] == 0);
   const std::vector<double> c{1}, r{-1}, m{0.5};
   double with = 0, wanted = 0;
@@ -226,6 +234,98 @@ TEST_CASE("preference: pairs of weight 0 do not exist; margins lower the chosen 
   preference_sums(on.compute, on.scratch, {.chosen = c, .rejected = r}, link::sigmoid{.beta = 0.4, .margin = 0.5}, {.reference_free = true, .denominator = 1},
                   {.loss = wanted});
   CHECK(with == Catch::Approx(wanted).epsilon(1e-15));
+}
+
+TEST_CASE("preference: a pair without scored tokens is nothing, in ranks and metrics too; one empty reply has score 0") {
+  // Replies of lengths 2, 1, 0 | 1, 2, 0 scored tokens, the last pair of none; then the same without it.
+  std::vector<double> x = normal_numbers(1, 9, 1, -2), ref = normal_numbers(2, 9, 1, -2), margin{0.1, -0.2, 7};
+  x[7] = x[8] = nan_value;
+  const std::vector<std::int32_t> begin{0, 2, 7, 3, 4, 8}, end{2, 3, 8, 4, 7, 8}, chosen{2, 0, 1}, rejected{5, 3, 4};
+  const std::vector<std::uint8_t> scored{1, 1, 1, 1, 0, 1, 1, 0, 1};
+  const sequence_layout<> sequences{begin, end, scored};
+  desk<double> on;
+  for (const reply_score score : {reply_score::sum, reply_score::mean})
+    for (const pair_matching m : {pair_matching::given, pair_matching::ranked, pair_matching::ranked_margins}) {
+      CAPTURE(static_cast<int>(score), static_cast<int>(m));
+      const auto of = [&](index_t first, index_t count) {
+        result<double> r{.d_logp = std::vector<double>(9), .pair_loss = std::vector<double>(static_cast<std::size_t>(count))};
+        std::vector<double> metrics(12);
+        const preference_pairs<> pairs{sequences, view(chosen).slice(first, count), view(rejected).slice(first, count)};
+        preference(on.compute, on.scratch, {.logp = x, .ref_logp = ref, .pairs = pairs, .margin = view<const double, 1>(margin).slice(first, count)},
+                   link::ipo{}, {.score = score, .matching = m, .denominator = 2},
+                   {.loss = r.loss, .d_logp = r.d_logp, .pair_loss = r.pair_loss, .metrics = view<double, 2>(metrics.data(), 6, 2)});
+        r.pair_loss.insert(r.pair_loss.end(), metrics.begin(), metrics.end());
+        return r;
+      };
+      const auto with = of(0, 3), without = of(1, 2);
+      CHECK(with.loss == without.loss);
+      CHECK(with.d_logp == without.d_logp);
+      CHECK(with.pair_loss[0] == 0);
+      CHECK(std::vector<double>(with.pair_loss.begin() + 1, with.pair_loss.end()) == without.pair_loss);
+    }
+  const std::vector<std::int32_t> empty{5}, one{1};
+  double loss = 0;
+  preference(on.compute, on.scratch, {.logp = x, .ref_logp = ref, .pairs = {sequences, one, empty}}, link::ipo{}, {.denominator = 1}, {.loss = loss});
+  CHECK(loss == Catch::Approx(link::ipo{}(x[2] - ref[2], 0.0).value).epsilon(1e-14));
+}
+
+TEST_CASE("preference: KL of log-odds, near and far") {
+  // In long double: Taylor's series in d for the near ones, the plain formula for the far.
+  const auto near = [](long double y, long double d) {
+    const long double e = std::exp(-std::abs(y)), v = e / ((1 + e) * (1 + e)), k = -std::tanh(y / 2);
+    return v * d * d * (0.5L + d * (k / 6 + d * (k * k - 2 * v) / 24));
+  };
+  const auto far = [](long double z, long double t) {
+    const auto softplus = [](long double x) { return x < 0 ? std::log1p(std::exp(x)) : x + std::log1p(std::exp(-x)); };
+    const long double q = 1 / (1 + std::exp(-std::abs(z))), rest = 1 - q, side = z < 0 ? -1 : 1;
+    return q * (softplus(-side * t) - softplus(-side * z)) + rest * (softplus(side * t) - softplus(side * z));
+  };
+  const auto check = [&]<class T>(T, double tolerance) {
+    for (const double t : {-40.0, -3.0, -0.3, 0.0, 0.8, 5.0, 40.0}) {
+      for (const double d : {1e-4, -1e-4, 1e-7, -1e-7}) {
+        const T a = static_cast<T>(t + d), b = static_cast<T>(t);  // in float they may be the same number
+        CAPTURE(t, d);
+        const long double want = near(a, static_cast<long double>(b) - a), got = math::kl_of_log_odds(a, b);
+        CHECK(std::abs(got - want) <= tolerance * want);
+        CHECK(0 <= got);
+      }
+      for (const double d : {0.9, -0.9, 1.1, -1.1, 3.0, -3.0, 9.0, -9.0, 50.0, -50.0}) {
+        const T a = static_cast<T>(t + d), b = static_cast<T>(t);
+        CAPTURE(t, d);
+        if (std::abs(t) < 10) CHECK(std::abs(math::kl_of_log_odds(a, b) - far(a, b)) <= tolerance * far(a, b));
+        CHECK(T(0) <= math::kl_of_log_odds(a, b));
+      }
+      CHECK(math::kl_of_log_odds(static_cast<T>(t), static_cast<T>(t)) == T(0));
+    }
+    CHECK(std::isnan(math::kl_of_log_odds(static_cast<T>(nan_value), T(0))));
+    CHECK(std::isnan(math::kl_of_log_odds(T(0), static_cast<T>(nan_value))));
+  };
+  check(0.0f, 1e-6);
+  check(0.0, 1e-13);
+  // Both sides of where the form changes, and the slopes of near ones.
+  for (const double d : {1.0, 8.0})
+    CHECK(math::kl_of_log_odds(-0.4, -0.4 + d) == Catch::Approx(math::kl_of_log_odds(-0.4, -0.4 + d * (1 + 1e-15))).epsilon(1e-13));
+  CHECK(math::difference_of_sigmoids(2.0 + 1e-9, 2.0) == Catch::Approx((2.0 + 1e-9 - 2.0) * math::sigmoid(2.0) * math::sigmoid(-2.0)).epsilon(1e-8));
+  CHECK(math::difference_of_sigmoids(-1e4, 1e4) == -1);
+  CHECK(std::isnan(math::difference_of_sigmoids(nan_value, 0.0)));
+}
+
+TEST_CASE("preference: scores that would both overflow are equal, by default") {
+  const std::vector<float> both{-100, 1e4f, -1e4f, -1e4f, 300}, other{-100, -1e4f, 1e4f, -1e4f, 250}, zero(5);
+  const auto check = [&](const auto& d) {
+    const auto r = preference(both, other, zero, zero, link::sigmoid{}, d);
+    CHECK(std::isfinite(r.loss));
+    for (std::size_t p = 0; p < 5; ++p) CHECK(std::isfinite(r.d_chosen[p]));
+    for (std::size_t p = 0; p < 5; ++p) CHECK(std::isfinite(r.d_rejected[p]));
+  };
+  check(divergence::forward_kl{});
+  check(divergence::alpha{});
+  check(divergence::alpha{.coefficient = 2});
+  check(divergence::alpha{.coefficient = -1});
+  // 0: no stop. Where the scores are infinite in float their difference is not a number.
+  const std::vector<float> c{-100}, r{-100}, none{0};
+  CHECK(std::isnan(preference(c, r, none, none, link::sigmoid{}, divergence::forward_kl{.max_exponent = 0}).loss));
+  CHECK(preference(c, r, none, none, link::sigmoid{}, divergence::forward_kl{}).loss == Catch::Approx(std::log(2)));
 }
 
 TEST_CASE("preference: ranks of more pairs than are compared at once are those of a sort") {
@@ -351,7 +451,6 @@ laws::subject subject_of(const char* name, const L& l, const D& d, const prefere
   laws::subject s{.name = name, .unit = 2, .tokens = {logp, logp, [](double z) { return 1 + z / 4; }}, .per_sequence = {}, .of_double = {}, .of_float = {}};
   s.of_double = [=](const laws::batch& b, double n, const laws::answer& into) { return answer_of<double>(b, n, into, l, d, options); };
   s.of_float = [=](const laws::batch& b, double n, const laws::answer& into) { return answer_of<float>(b, n, into, l, d, options); };
-  s.empty_is_nothing = false;  // a pair of empty replies has scores 0 and 0, whose loss is not 0
   s.splits = options.matching == pair_matching::given;
   return s;
 }
@@ -437,6 +536,10 @@ TEST_CASE("preference: what is refused, in a sentence, with nothing written") {
         "written.");
   CHECK(with({}, link::ipo{}, kl, {.denominator = 4, .weight = nan_value}) ==
         "plumb: preference: option `weight` is nan but must be finite, and a number. Nothing was written.");
+  CHECK(with({.reward_chosen = s.reward_chosen}, link::ipo{}, kl, good) ==
+        "plumb: preference: argument `reward_chosen` is given, but the link is of the two scores alone. Nothing was written.");
+  CHECK(with({}, link::ipo{}, kl, {.reference_free = true, .denominator = 4}) ==
+        "plumb: preference: argument `ref_logp` is given, but option `reference_free` leaves the reference out; drop one of the two. Nothing was written.");
   arena<> none;
   CHECK_THAT(refusal([&] { preference(on.compute, none, {.logp = x, .ref_logp = s.ref, .pairs = s.pairs()}, link::ipo{}, good, {.loss = loss}); }),
              Catch::Matchers::StartsWith("plumb: preference: the arena has 0 bytes left, but preference_workspace asks for "));
@@ -445,6 +548,11 @@ TEST_CASE("preference: what is refused, in a sentence, with nothing written") {
           preference_sums(on.compute, on.scratch, {.chosen = one, .rejected = one}, link::ipo{},
                           {.score = reply_score::mean, .reference_free = true, .denominator = 1}, {.loss = loss});
         }) == "plumb: preference_sums: argument `length_chosen` is not given. Nothing was written.");
+  CHECK(refusal([&] {
+          preference_sums(on.compute, on.scratch, {.chosen = one, .rejected = one, .ref_rejected = one}, link::ipo{},
+                          {.reference_free = true, .denominator = 1}, {.loss = loss});
+        }) == "plumb: preference_sums: argument `ref_rejected` is given, but option `reference_free` leaves the reference out; drop one of the two. Nothing was "
+              "written.");
   CHECK(loss == 5);
   CHECK(d == std::vector<double>(20, 5));
 }

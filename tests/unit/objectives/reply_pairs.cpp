@@ -148,6 +148,41 @@ TEST_CASE("objectives of pairs without reference: pair by pair, added, they make
   });
 }
 
+TEST_CASE("objectives of pairs without reference: a pair without scored tokens is nothing") {
+  // Replies of 1 and 1, 0 and 0, 1 and 0 scored tokens.
+  const reals x{-1.5, -2, none, none, -1, none}, ref{-1, -1, 0, 0, -2, 0};
+  const std::vector<std::int32_t> b{0, 1, 2, 3, 4, 5}, e{1, 2, 3, 4, 5, 5}, c{0, 2, 4}, r{1, 3, 0};
+  const std::vector<std::uint8_t> scored{1, 1, 0, 0, 1, 0};
+  const sequence_layout<> layout{b, e, scored};
+  const preference_pairs<> with{layout, c, r};
+  const std::vector<std::int32_t> fewer_c{0, 4}, fewer_r{1, 0};
+  const preference_pairs<> without{layout, fewer_c, fewer_r};
+  const auto check = [&](const auto& objective) {
+    const auto of = [&](const preference_pairs<>& p) {
+      desk<double> d;
+      struct { double loss = 0; reals gradient = reals(6), metrics = reals(18); } y;
+      objective(d.compute, d.scratch, p, reply_pairs_outputs<double>{.loss = y.loss, .d_logp = y.gradient, .metrics = view<double, 2>(y.metrics.data(), 9, 2)});
+      return y;
+    };
+    const auto got = of(with), want = of(without);
+    CHECK(got.loss == want.loss);
+    CHECK(got.gradient == want.gradient);
+    CHECK(got.metrics == want.metrics);
+    CHECK(std::isfinite(got.loss));
+    CHECK(got.metrics[1] == 2);
+  };
+  const auto seven = [](const auto& out) {
+    auto y = out;
+    y.metrics = out.metrics.slice(0, 7);
+    return y;
+  };
+  check([&](auto& b_, auto& s, const auto& p, const auto& out) { cpo(b_, s, {x, p}, {.likelihood = likely_means, .denominator = 3}, seven(out)); });
+  check([&](auto& b_, auto& s, const auto& p, const auto& out) { simpo(b_, s, {x, p}, {.alpha = 0.25, .denominator = 3}, seven(out)); });
+  check([&](auto& b_, auto& s, const auto& p, const auto& out) { tpo(b_, s, {x, p, layout}, {.likelihood = likely, .denominator = 3}, seven(out)); });
+  check([&](auto& b_, auto& s, const auto& p, const auto& out) { xpo(b_, s, {x, ref, p, layout}, {.denominator = 3}, seven(out)); });
+  check([&](auto& b_, auto& s, const auto& p, const auto& out) { orpo(b_, s, {x, p}, {.likelihood = likely, .denominator = 3}, out); });
+}
+
 TEST_CASE("simpo: by hand; AlphaPO tends to it") {
   const reals x{-1.5, -2};
   const auto r = simpo(x, one_pair, {.beta = 2, .gamma = 0.5});
@@ -230,7 +265,7 @@ TEST_CASE("objectives of pairs without reference: log-probabilities of -1e4 stay
     CHECK(in_float(c, r, [](const auto& x) { return cpo(x, one_pair, {.likelihood = {.weight = 0}}); }) ==
           Catch::Approx(std::log1p(std::exp(-std::fabs(z))) + (z < 0 ? -z : 0)).epsilon(1e-5).margin(1e-30));
     in_float(c, r, [](const auto& x) { return simpo(x, one_pair); });
-    in_float(c, r, [](const auto& x) { return simpo(x, one_pair, {.alpha = -0.25}); });
+    for (const double alpha : {-0.25, 0.25, 20.0}) in_float(c, r, [&](const auto& x) { return simpo(x, one_pair, {.alpha = alpha}); });
     in_float(c, r, [](const auto& x) { return orpo(x, one_pair); });
   }
 }

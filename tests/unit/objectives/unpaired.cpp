@@ -129,14 +129,71 @@ TEST_CASE("kto_kl: ranks add up their sums, the clamp comes last") {
   const reals broken{not_a_number};
   kto_kl_replies(d.compute, d.scratch, {broken, more_ref}, {}, {.kl = kl});
   CHECK(std::isnan(kl[0]));
-  // Tokens with a layout of their own: the scored ones.
+  // Tokens with a layout of their own: the scored ones, and the replies that have any.
   auto x = normal_numbers(10, 12, 1, -2);
   const auto y = normal_numbers(11, 12, 1, -2);
   x[0] = not_a_number;
   kto_kl(d.compute, d.scratch, {x, y, sequences}, {.clamp = false}, {.kl = kl});
   double want = 0;
-  for (std::size_t t = 0; t < 12; ++t) want += mask[t] != 0 ? (x[t] - y[t]) / 4 : 0;
+  for (std::size_t t = 0; t < 12; ++t) want += mask[t] != 0 ? (x[t] - y[t]) / 3 : 0;
   CHECK(kl[0] == Catch::Approx(want).epsilon(1e-14));
+}
+
+TEST_CASE("kto, bco, nash_md: replies of weight 0 or without scored tokens are nothing, whatever they hold") {
+  auto x = normal_numbers(10, 12, 1, -2);
+  const auto ref = normal_numbers(11, 12, 1, -2);
+  x[5] = x[7] = x[8] = x[9] = not_a_number;  // of the reply without scored tokens and of the one of weight 0
+  const reals anchor{0.3}, weight{1, 0.5, 0, 0.25}, probability{0.9, not_a_number, 0.5, 0};
+  const std::vector<std::int32_t> some_begin{0, 10}, some_end{5, 12};
+  const sequence_layout<> some{some_begin, some_end, mask};
+  const labels some_desirable{1, 1};
+  const reals some_weight{1, 0.25};
+  desk<double> d;
+  struct answer {
+    double loss = 0;
+    reals gradient = reals(12), metrics = reals(10), state = reals(3);
+    unpaired_outputs<double> out() { return {.loss = loss, .d_logp = gradient, .metrics = view<double, 2>(metrics.data(), 5, 2)}; }
+  };
+  const auto same = [](const answer& a, const answer& b) {
+    CHECK(std::isfinite(a.loss));
+    CHECK(a.loss == b.loss);
+    CHECK(a.gradient == b.gradient);
+    CHECK(a.metrics == b.metrics);
+    for (std::size_t k = 0; k < 3; ++k) CHECK(a.state[k] == Catch::Approx(b.state[k]).epsilon(1e-14));
+  };
+  for (const reply_score score : {reply_score::sum, reply_score::mean}) {
+    answer a, b, c, e;
+    kto(d.compute, d.scratch, {x, ref, sequences, desirable, anchor, weight}, {.score = score, .denominator = 4}, a.out());
+    kto(d.compute, d.scratch, {x, ref, some, some_desirable, anchor, some_weight}, {.score = score, .denominator = 4}, b.out());
+    same(a, b);
+    const bco_inputs<double> all{x, ref, sequences, desirable, anchor, weight}, few{x, ref, some, some_desirable, anchor, some_weight};
+    bco(d.compute, d.scratch, all, {.score = score, .denominator = 4}, c.out());
+    bco(d.compute, d.scratch, few, {.score = score, .denominator = 4}, e.out());
+    bco_moments(d.compute, d.scratch, all, {.score = score}, view<double, 1>(c.state));
+    bco_moments(d.compute, d.scratch, few, {.score = score}, view<double, 1>(e.state));
+    CHECK(c.state[moments_count] == 2);
+    same(c, e);
+  }
+  // Sums of replies: a weight of 0 does it.
+  const reals logp{-4, not_a_number, -3}, of_ref{-5, -4, -3}, w{1, 0, 2};
+  reals g(3), m(10);
+  double loss = 0;
+  kto_replies(d.compute, d.scratch, {logp, of_ref, labels{1, 0, 0}, anchor, w}, {.denominator = 1}, {.loss = loss, .d_logp = g, .metrics = view<double, 2>(m.data(), 5, 2)});
+  CHECK(std::isfinite(loss));
+  CHECK(g[1] == 0);
+  CHECK(m == reals{0.1, 1, 0, 1, -4, 1, -3, 1, 0.3, 1});
+  // The reference point and Nash-MD's metrics count what has scored tokens.
+  reals sums(2), metrics(8);
+  auto y = x;
+  y[7] = y[8] = y[9] = -1;
+  kto_kl(d.compute, d.scratch, {y, ref, sequences}, {}, {.sums = sums});
+  CHECK(sums[1] == 3);
+  nash_md(d.compute, d.scratch, {y, ref, sequences, probability}, {.denominator = 4}, {.loss = loss, .d_logp = g = reals(12), .metrics = view<double, 2>(metrics.data(), 4, 2)});
+  CHECK(std::isfinite(loss));
+  for (std::size_t k = 0; k < 8; k += 2) {
+    CHECK(std::isfinite(metrics[k]));
+    CHECK(metrics[k + 1] == 3);
+  }
 }
 
 TEST_CASE("kto, bco: two micro-batches make one batch, in any order") {
@@ -184,13 +241,14 @@ TEST_CASE("bco: the shift is the running mean with this batch in it, and a const
   const auto second = bco(reals{0}, reals{-8}, labels{1}, state, {.beta = 0.5});
   CHECK(second.shift == Catch::Approx((-0.5 + 4) / 4).epsilon(1e-15));
   CHECK(state[moments_count] == 4);
-  // Tokens give the same rewards as their sums.
+  // Tokens give the same rewards as their sums; the reply without scored tokens is none.
   desk<double> d;
   const auto x = normal_numbers(10, 12, 1, -2), y = normal_numbers(11, 12, 1, -2);
   reals of_tokens(3), of_sums(3), sums(4), ref_sums(4);
   for (std::size_t s = 0; s < 4; ++s)
     for (auto t = static_cast<std::size_t>(begin[s]); t < static_cast<std::size_t>(end[s]); ++t)
       if (mask[t] != 0) sums[s] += x[t], ref_sums[s] += y[t];
+  sums.erase(sums.begin() + 1), ref_sums.erase(ref_sums.begin() + 1);
   bco_moments(d.compute, d.scratch, {.logp = x, .ref_logp = y, .sequences = sequences}, {.beta = 0.3}, view<double, 1>(of_tokens));
   bco_moments_replies(d.compute, d.scratch, view<const double, 1>(sums), view<const double, 1>(ref_sums), 0.3, view<double, 1>(of_sums));
   for (std::size_t k = 0; k < 3; ++k) CHECK(of_tokens[k] == Catch::Approx(of_sums[k]).epsilon(1e-13));
@@ -239,7 +297,7 @@ TEST_CASE("nash_md: by hand; the log-ratio is a constant for the gradient") {
       loss += mask[t] != 0 ? c * x[t] : 0;
     }
   CHECK(r.loss == Catch::Approx(loss).epsilon(1e-13));
-  CHECK(r.probability == Catch::Approx(0.4).epsilon(1e-15));
+  CHECK(r.probability == Catch::Approx(1.4 / 3).epsilon(1e-15));  // of the replies that have scored tokens
   // Twice half a batch, added.
   desk<double> d;
   double parts = 0;

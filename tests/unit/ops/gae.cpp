@@ -149,6 +149,27 @@ TEST_CASE("gae: what must not matter") {
   for (const float a : advantages) CHECK(std::isfinite(a));
 }
 
+TEST_CASE("gae: values far from 0 keep the digits of the advantages, in float") {
+  constexpr std::size_t n = 4096;
+  const std::vector<std::int32_t> cu{0, static_cast<std::int32_t>(n)};
+  const auto r = normal_numbers(8, n, 0.1), v = normal_numbers(9, n, 0.1, 1000);
+  std::vector<float> rewards(r.begin(), r.end()), values(v.begin(), v.end());
+  rewards[n - 1] += values[n - 1];  // what the values expect, so that the end is no step of 1000
+  for (const double lambda : {0.95, 0.6, 0.5, 0.3}) {
+    const gae_options o{1, lambda};
+    const std::vector<double> exact_rewards(rewards.begin(), rewards.end()), exact_values(values.begin(), values.end());
+    const auto y = gae(rewards, values, sequence_layout<>::packed(cu), o);
+    const auto exact = gae(exact_rewards, exact_values, sequence_layout<>::packed(cu), o);
+    double largest = 0, error = 0;
+    for (std::size_t t = 0; t < n; ++t) {
+      largest = std::max(largest, std::abs(exact.advantages[t]));
+      error = std::max(error, std::abs(y.advantages[t] - exact.advantages[t]));
+    }
+    CAPTURE(lambda, error, largest);
+    CHECK(error < 1e-6 * largest);
+  }
+}
+
 TEST_CASE("gae: what is refused, in a sentence, with nothing written") {
   std::vector<double> x(14), short_x(13), bootstrap(4), out(14, 5);
   desk<double> on;

@@ -1,5 +1,6 @@
 // Advantages by groups of replies: by hand, against the sums that define them, groups of any size, replies left out, rewards reshaped, what is refused.
 #include "support/gradients.hpp"
+#include "support/ranks.hpp"
 
 #include <plumb/ops/gpg.hpp>
 #include <plumb/ops/group_filter.hpp>
@@ -162,6 +163,65 @@ TEST_CASE("group advantage: equal rewards give exactly 0, and large ones keep th
   const flags counts{1, 1, 0, 0, 1, 1};
   check_near(group_advantage(low, equal_groups(3, 2), advantage::batch_normalized{}, counts).advantage,
              {-1.161895, -0.3872983, 0, 0, 0.3872983, 1.161895}, 1e-6);
+}
+
+namespace {
+
+/// `f(member, rank's first group, number of its groups)` on three ranks, which have two groups, none, and the rest.
+template <class T, class F>
+int on_three_ranks(index_t groups, const F& f) {
+  thread_ranks<T> ranks(3);
+  return ranks.run([&](auto& me) { f(me, me.rank == 2 ? 2 : 0, me.rank == 0 ? 2 : me.rank == 1 ? 0 : groups - 2); });
+}
+
+}  // namespace
+
+TEST_CASE("group advantage: three ranks are one rank") {
+  // Groups of 3, 4, 1, 2 and 2 replies, some left out; one rank has no replies at all.
+  const std::vector<std::int32_t> begin{0, 3, 7, 8, 10}, end{3, 7, 8, 10, 12};
+  const flags counts{1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0};
+  auto r = normal_numbers(6, 12, 3, 40);
+  r[2] = not_a_number;
+  const sequence_layout<> groups{begin, end, counts};
+  const auto check = [&](const auto& formula, int sums) {
+    desk<double> whole;
+    std::vector<double> together(12), apart(12, 7);
+    group_advantage(whole.compute, whole.scratch, {.rewards = r, .groups = groups}, formula, {.advantage = together});
+    const int rounds = on_three_ranks<double>(5, [&](auto& me, index_t first, index_t n) {
+      const std::size_t from = first == 0 ? 0 : 7, to = n == 0 ? from : first == 0 ? 7 : 12;
+      std::vector<std::int32_t> own_begin, own_end;
+      for (index_t g = first; g < first + n; ++g) {
+        own_begin.push_back(begin[static_cast<std::size_t>(g)] - static_cast<std::int32_t>(from));
+        own_end.push_back(end[static_cast<std::size_t>(g)] - static_cast<std::int32_t>(from));
+      }
+      const flags own_counts(counts.begin() + static_cast<std::ptrdiff_t>(from), counts.begin() + static_cast<std::ptrdiff_t>(to));
+      const std::vector<double> own(r.begin() + static_cast<std::ptrdiff_t>(from), r.begin() + static_cast<std::ptrdiff_t>(to));
+      std::vector<double> y(to - from);
+      desk<double> d;
+      group_advantage(d.compute, d.scratch, me, {.rewards = own, .groups = {own_begin, own_end, own_counts}}, formula, {.advantage = y});
+      std::copy(y.begin(), y.end(), apart.begin() + static_cast<std::ptrdiff_t>(from));
+    });
+    CHECK(rounds == sums);
+    check_near(apart, together, 1e-13);
+  };
+  check(advantage::batch_scaled{}, 3);
+  check(advantage::batch_normalized{.epsilon = 0.01, .unbiased = false}, 3);
+  check(advantage::grpo{}, 0);
+}
+
+TEST_CASE("group advantage: equal rewards on all ranks give exactly 0") {
+  for (const float each : {0.1f, 0.3f, -7.7f, 1e-3f}) {
+    const std::vector<float> r(6, each);
+    const auto g = equal_groups(3, 2);
+    std::vector<std::vector<float>> y(3, std::vector<float>(6, 5));
+    thread_ranks<float> ranks(3);
+    ranks.run([&](auto& me) {
+      desk<float> d;
+      group_advantage(d.compute, d.scratch, me, {.rewards = r, .groups = g.layout()}, advantage::batch_normalized{.epsilon = 0},
+                      {.advantage = y[me.rank]});
+    });
+    for (const auto& own : y) CHECK(own == std::vector<float>(6));
+  }
 }
 
 TEST_CASE("group advantage: per token") {
@@ -337,6 +397,26 @@ TEST_CASE("several rewards: the sum, and GDPO") {
   for (std::size_t s = 0; s < 8; ++s) louder[2 * s + 1] = not_a_number;
   for (double x : run(louder, {1, 0})) CHECK(!std::isnan(x));
   CHECK(std::isnan(run(louder, weights)[0]));
+}
+
+TEST_CASE("gdpo: three ranks are one rank") {
+  const auto rewards = normal_numbers(7, 20, 2, 3);
+  const std::vector<double> weights{1, 0.5};
+  const auto g = equal_groups(5, 2);
+  const auto together = gdpo(rewards, weights, g);
+  std::vector<double> advantage(10), sum(10);
+  const int rounds = on_three_ranks<double>(5, [&](auto& me, index_t first, index_t n) {
+    const auto own = equal_groups(n, 2);
+    std::vector<double> a(static_cast<std::size_t>(2 * n)), u(a.size());
+    desk<double> d;
+    gdpo(d.compute, d.scratch, me, {.rewards = view<const double, 2>(rewards.data() + 4 * first, 2 * n, 2), .weights = weights}, own.layout(), {},
+         {.advantage = a, .sum = u});
+    std::copy(a.begin(), a.end(), advantage.begin() + 2 * first);
+    std::copy(u.begin(), u.end(), sum.begin() + 2 * first);
+  });
+  CHECK(rounds == 3);
+  check_near(sum, together.sum, 1e-14);
+  check_near(advantage, together.advantage, 1e-13);
 }
 
 TEST_CASE("group advantage: what is refused, in a sentence, with nothing written") {

@@ -211,3 +211,24 @@ TEST_CASE("every option type with numbers checks them: none takes NaN, infinity,
     }
   });
 }
+
+TEST_CASE("no mode takes a number that is none of its enumerators") {
+  each_type(reflect::catalogue{}, [&]<class O>(std::type_identity<O>) {
+    std::size_t modes = 0;
+    O all{};
+    reflect::for_each(all, [&](const char*, auto& value) { modes += std::is_enum_v<std::remove_cvref_t<decltype(value)>>; });
+    for (std::size_t which = 0; which < modes; ++which) {
+      O o{};
+      std::size_t at = 0;
+      std::string changed;
+      reflect::for_each(o, [&](const char* name, auto& value) {
+        using T = std::remove_cvref_t<decltype(value)>;
+        if constexpr (std::is_enum_v<T>)
+          if (at++ == which) value = static_cast<T>(77), changed = name;
+      });
+      CAPTURE(reflect::name_of<O>, changed);
+      const std::string said = refusal([&] { reflect::validate(o); });
+      CHECK(said.find("option `" + changed + "`") != std::string::npos);
+    }
+  });
+}

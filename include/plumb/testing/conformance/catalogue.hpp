@@ -280,7 +280,7 @@ class catalogue_checks : public objective_checks<B> {
     }
     const auto mirrored_begin = run.template whole<std::int32_t>(begin), mirrored_end = run.template whole<std::int32_t>(end);
     const auto d_advantages = run.vector(normals(132, n));
-    for (const bool own_lambdas : {false, true}) {  // by the mixture of value and return, and by temporal differences
+    for (const bool own_lambdas : {false, true}) {
       const auto advantages = run.empty(n), returns = run.empty(n), d_rewards = run.empty(n), d_values = run.empty(n), d_bootstrap = run.empty(6);
       const auto lambdas = own_lambdas ? x.lambdas.in() : decltype(x.lambdas.in()){};
       auto scratch = run.scratch();
