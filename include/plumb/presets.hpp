@@ -215,7 +215,7 @@ struct trl {
   /// `DPOConfig.f_divergence_type`: constants are dropped, alpha's exponent stops at 80 (half precision: 11).
   any_divergence f_divergence(std::string_view f_divergence_type, const pair_settings& s = {}) const {
     if (f_divergence_type == "reverse_kl") return divergence::reverse_kl{};
-    if (f_divergence_type == "forward_kl") return divergence::forward_kl{};
+    if (f_divergence_type == "forward_kl") return divergence::forward_kl{.max_exponent = 0};
     if (f_divergence_type == "js_divergence") return divergence::js{.drop_constant = true};
     if (f_divergence_type == "alpha_divergence")
       return divergence::alpha{.coefficient = s.f_alpha_divergence_coef, .max_exponent = 80, .drop_constant = true};

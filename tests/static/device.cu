@@ -157,10 +157,10 @@ void launch_all(device_view<const T, 2> x, device_view<T, 1> y) {
          step_probability<T>, value_of_row, pooled_value, pooled_slope, add_scaled_product<T>, exponential, logarithm, log_share, share,
          log_level_probability<T>, importance_log_weight, listwise_term, coefficient_term, steerlm_coefficient, distance_term<T>, effective_size,
          gap_of_member, group_factor<T>>(x, y);
-  launch<T, ratio_term<surrogate::ratio, T>, ratio_term<surrogate::clip, T>, clip_flag<surrogate::clip, T, clip_side::any>,
-         clip_flag<surrogate::clip, T, clip_side::cap>, ratio_term<surrogate::sapo, T>,
+  launch<T, ratio_term<surrogate::ratio, T>, ratio_term<surrogate::clip, T>, clip_flags<surrogate::clip, T>,
+         clip_flag<surrogate::clip, T>, cap_flag<surrogate::clip, T>, ratio_term<surrogate::sapo, T>,
          ratio_term<surrogate::gmpo, T>, limited_log_ratio<surrogate::gmpo>, logp_term<surrogate::cispo, T>, logp_term<surrogate::vespo, T>,
-         logp_term<surrogate::reinforce, T>, mean_or_zero, absolute_value, old_k3, limited_ratio<T>, policy_kl_term<T>, policy_kl_slope<T>,
+         logp_term<surrogate::reinforce, T>, mean_or_zero, old_k3_and_size, limited_ratio<T>, policy_kl_term<T>, policy_kl<T>,
          keep_within<T>, plumb::kl_estimate, kl_value, kl_slope, add_weighted_slope, exact_kl_term, exact_kl_slope, value_error<T>, value_clipped<T>,
          value_residual<T>, value_residual_square<T>, square>(x, y);
   launch<T, scaled_product<T>, one_step_part<T>, add_product_where, discounted_step<T>, temporal_difference<T>,
