@@ -269,4 +269,3 @@ void set(O& o, std::string_view name, std::string_view value) {
 PLUMB_NAMESPACE_END
 
 #include <plumb/reflect/catalogue.hpp>
-#include <plumb/reflect/presets.hpp>

@@ -242,3 +242,5 @@ using catalogue = typename detail::without_first<void PLUMB_CATALOGUE(PLUMB_TYPE
 
 }  // namespace reflect
 PLUMB_NAMESPACE_END
+
+#include <plumb/reflect/presets.hpp>
