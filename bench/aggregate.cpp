@@ -12,13 +12,10 @@ constexpr std::size_t sequences = 64, length = 1024, tokens = sequences * length
 template <class Row>
 void run(benchmark::State& state, std::type_identity<Row>) {
   const auto values = random_values<float>(tokens);
-  std::vector<std::int32_t> cu;
-  for (std::size_t s = 0; s <= sequences; ++s) cu.push_back(static_cast<std::int32_t>(s * length));
-  std::vector<std::uint8_t> scored(tokens);
-  for (std::size_t t = 0; t < tokens; ++t) scored[t] = t % length >= length / 4;
+  const packed_replies replies(sequences, length);
   std::vector<float> gradient(tokens);
   float loss = 0;
-  const auto layout = plumb::sequence_layout<>::packed(cu, scored);
+  const auto layout = replies.layout();
   Row one;
   desk<Row> on(plumb::aggregate_workspace(one.backend, layout));
   for (auto _ : state) {
@@ -29,12 +26,12 @@ void run(benchmark::State& state, std::type_identity<Row>) {
   const double loop = seconds([&] {
     double total = 0;
     for (std::size_t s = 0; s < sequences; ++s) {
-      double sum = 0, count_of = 0;
+      double sum = 0, scored_here = 0;
       for (std::size_t t = s * length; t < (s + 1) * length; ++t)
-        if (scored[t] != 0) sum += static_cast<double>(values[t]), count_of += 1;
-      const float each = static_cast<float>(1 / (count_of * sequences));
-      for (std::size_t t = s * length; t < (s + 1) * length; ++t) gradient[t] = scored[t] != 0 ? each : 0;
-      total += sum / count_of;
+        if (replies.scored[t] != 0) sum += static_cast<double>(values[t]), scored_here += 1;
+      const float each = static_cast<float>(1 / (scored_here * sequences));
+      for (std::size_t t = s * length; t < (s + 1) * length; ++t) gradient[t] = replies.scored[t] != 0 ? each : 0;
+      total += sum / scored_here;
     }
     benchmark::DoNotOptimize(total);
     benchmark::ClobberMemory();

@@ -12,13 +12,9 @@ constexpr std::size_t sequences = 64, length = 1024, tokens = sequences * length
 template <class Row>
 void run(benchmark::State& state, std::type_identity<Row>, float lambda) {
   const auto rewards = random_values<float>(tokens), values = random_values<float>(tokens, 2);
-  std::vector<std::int32_t> cu;
-  for (std::size_t s = 0; s <= sequences; ++s) cu.push_back(static_cast<std::int32_t>(s * length));
-  std::vector<std::uint8_t> scored(tokens);
-  double count_of = 0;
-  for (std::size_t t = 0; t < tokens; ++t) count_of += scored[t] = t % length >= length / 4;
+  const packed_replies replies(sequences, length);
   std::vector<float> advantages(tokens), returns(tokens);
-  const auto layout = plumb::sequence_layout<>::packed(cu, scored);
+  const auto layout = replies.layout();
   constexpr float gamma = 0.99f;
   Row one;
   desk<Row> on(plumb::gae_workspace(one.backend, tokens));
@@ -31,7 +27,7 @@ void run(benchmark::State& state, std::type_identity<Row>, float lambda) {
     for (std::size_t s = 0; s < sequences; ++s) {
       float next_value = 0, next = 0;
       for (std::size_t t = (s + 1) * length; t-- > s * length;) {
-        if (scored[t] == 0) {
+        if (replies.scored[t] == 0) {
           advantages[t] = returns[t] = 0;
           continue;
         }
@@ -44,7 +40,7 @@ void run(benchmark::State& state, std::type_identity<Row>, float lambda) {
     benchmark::ClobberMemory();
   });
   compare(state, "plain loop", loop);
-  count(state, "tokens/s", count_of);
+  count(state, "tokens/s", replies.count);
 }
 
 // The cost does not depend on lambda.

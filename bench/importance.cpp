@@ -15,12 +15,9 @@ constexpr std::size_t sequences = 64, length = 1024, tokens = sequences * length
 template <class Row>
 void run(benchmark::State& state, std::type_identity<Row>) {
   const auto logp = random_values<float>(tokens), sampler_logp = random_values<float>(tokens);
-  std::vector<std::int32_t> cu;
-  for (std::size_t s = 0; s <= sequences; ++s) cu.push_back(static_cast<std::int32_t>(s * length));
-  std::vector<std::uint8_t> scored(tokens);
-  for (std::size_t t = 0; t < tokens; ++t) scored[t] = t % length >= length / 4;
+  const packed_replies replies(sequences, length);
   std::vector<float> weights(tokens);
-  const auto layout = plumb::sequence_layout<>::packed(cu, scored);
+  const auto layout = replies.layout();
   Row one;
   desk<Row> on(plumb::importance_weights_workspace(one.backend, layout, static_cast<plumb::index_t>(tokens)));
   for (auto _ : state) {
@@ -29,7 +26,7 @@ void run(benchmark::State& state, std::type_identity<Row>) {
     benchmark::ClobberMemory();
   }
   const double loop = seconds([&] {
-    for (std::size_t t = 0; t < tokens; ++t) weights[t] = scored[t] != 0 ? std::min(std::exp(logp[t] - sampler_logp[t]), 2.0f) : 0;
+    for (std::size_t t = 0; t < tokens; ++t) weights[t] = replies.scored[t] != 0 ? std::min(std::exp(logp[t] - sampler_logp[t]), 2.0f) : 0;
     benchmark::ClobberMemory();
   });
   compare(state, "plain loop", loop);

@@ -15,18 +15,14 @@ constexpr std::size_t sequences = 64, length = 1024, tokens = sequences * length
 template <class Row>
 void run(benchmark::State& state, std::type_identity<Row>) {
   const auto logp = random_values<float>(tokens), old_logp = random_values<float>(tokens), advantages = random_values<float>(tokens);
-  std::vector<std::int32_t> cu;
-  for (std::size_t s = 0; s <= sequences; ++s) cu.push_back(static_cast<std::int32_t>(s * length));
-  std::vector<std::uint8_t> scored(tokens);
-  double count_of = 0;
-  for (std::size_t t = 0; t < tokens; ++t) count_of += scored[t] = t % length >= length / 4;
+  const packed_replies replies(sequences, length);
   std::vector<float> gradient(tokens);
   float loss = 0;
-  const auto layout = plumb::sequence_layout<>::packed(cu, scored);
+  const auto layout = replies.layout();
   Row one;
   const plumb::policy_loss_inputs<float> in{.logp = logp, .old_logp = old_logp, .advantages = advantages, .sequences = layout};
   const plumb::policy_loss_outputs<float> out{.loss = loss, .d_logp = gradient};
-  const plumb::policy_loss_options options{.denominator = count_of};
+  const plumb::policy_loss_options options{.denominator = replies.count};
   desk<Row> on(plumb::policy_loss_workspace(one.backend, in, plumb::surrogate::clip{}, options, out));
   for (auto _ : state) {
     plumb::policy_loss(on.row.backend, on.scratch, in, plumb::surrogate::clip{}, options, out);
@@ -34,12 +30,12 @@ void run(benchmark::State& state, std::type_identity<Row>) {
   }
   const double loop = seconds([&] {
     double sum = 0;
-    const float each = static_cast<float>(1 / count_of);
+    const float each = static_cast<float>(1 / replies.count);
     for (std::size_t t = 0; t < tokens; ++t) {
       const float ratio = std::exp(logp[t] - old_logp[t]), a = advantages[t];
       const float plain = ratio * a, clipped = std::clamp(ratio, 0.8f, 1.2f) * a;
-      sum -= scored[t] != 0 ? static_cast<double>(std::min(plain, clipped)) : 0;
-      gradient[t] = scored[t] != 0 && plain <= clipped ? -each * plain : 0;
+      sum -= replies.scored[t] != 0 ? static_cast<double>(std::min(plain, clipped)) : 0;
+      gradient[t] = replies.scored[t] != 0 && plain <= clipped ? -each * plain : 0;
     }
     benchmark::DoNotOptimize(sum);
     benchmark::ClobberMemory();

@@ -14,30 +14,26 @@ constexpr std::size_t sequences = 64, length = 1024, tokens = sequences * length
 template <class Row>
 void run(benchmark::State& state, std::type_identity<Row>) {
   const auto values = random_values<float>(tokens), old_values = random_values<float>(tokens), returns = random_values<float>(tokens);
-  std::vector<std::int32_t> cu;
-  for (std::size_t s = 0; s <= sequences; ++s) cu.push_back(static_cast<std::int32_t>(s * length));
-  std::vector<std::uint8_t> scored(tokens);
-  double count_of = 0;
-  for (std::size_t t = 0; t < tokens; ++t) count_of += scored[t] = t % length >= length / 4;
+  const packed_replies replies(sequences, length);
   std::vector<float> gradient(tokens);
   float loss = 0;
-  const auto layout = plumb::sequence_layout<>::packed(cu, scored);
+  const auto layout = replies.layout();
   Row one;
   desk<Row> on(plumb::value_loss_workspace(one.backend, layout, static_cast<plumb::index_t>(tokens)));
   for (auto _ : state) {
     plumb::value_loss(on.row.backend, on.scratch, {.values = values, .old_values = old_values, .returns = returns, .sequences = layout},
-                      {.clip_range = 0.2, .denominator = count_of}, {.loss = loss, .d_values = gradient});
+                      {.clip_range = 0.2, .denominator = replies.count}, {.loss = loss, .d_values = gradient});
     benchmark::ClobberMemory();
   }
   const double loop = seconds([&] {
     double sum = 0;
-    const float each = static_cast<float>(1 / count_of);
+    const float each = static_cast<float>(1 / replies.count);
     for (std::size_t t = 0; t < tokens; ++t) {
       const float clipped = std::clamp(values[t], old_values[t] - 0.2f, old_values[t] + 0.2f);
       const float e = values[t] - returns[t], c = clipped - returns[t];
       const bool plain = c * c <= e * e;
-      sum += scored[t] != 0 ? static_cast<double>(plain ? e * e : c * c) : 0;
-      gradient[t] = scored[t] != 0 && plain ? each * e : 0;
+      sum += replies.scored[t] != 0 ? static_cast<double>(plain ? e * e : c * c) : 0;
+      gradient[t] = replies.scored[t] != 0 && plain ? each * e : 0;
     }
     benchmark::DoNotOptimize(sum);
     benchmark::ClobberMemory();

@@ -14,13 +14,9 @@ constexpr std::size_t sequences = 64, length = 1024, tokens = sequences * length
 template <class Row>
 void run(benchmark::State& state, std::type_identity<Row>) {
   const auto values = random_values<float>(tokens);
-  std::vector<std::int32_t> cu;
-  for (std::size_t s = 0; s <= sequences; ++s) cu.push_back(static_cast<std::int32_t>(s * length));
-  std::vector<std::uint8_t> scored(tokens);
-  double count_of = 0;
-  for (std::size_t t = 0; t < tokens; ++t) count_of += scored[t] = t % length >= length / 4;
+  const packed_replies replies(sequences, length);
   std::vector<float> whitened(tokens);
-  const auto layout = plumb::sequence_layout<>::packed(cu, scored);
+  const auto layout = replies.layout();
   Row one;
   desk<Row> on(plumb::whiten_workspace(one.backend, layout, tokens));
   for (auto _ : state) {
@@ -29,15 +25,15 @@ void run(benchmark::State& state, std::type_identity<Row>) {
   }
   const double loop = seconds([&] {
     double sum = 0, squares = 0;
-    for (std::size_t t = 0; t < tokens; ++t) sum += scored[t] != 0 ? static_cast<double>(values[t]) : 0;
-    const double mean = sum / count_of;
-    for (std::size_t t = 0; t < tokens; ++t) squares += scored[t] != 0 ? (static_cast<double>(values[t]) - mean) * (static_cast<double>(values[t]) - mean) : 0;
-    const float centre = static_cast<float>(mean), scale = static_cast<float>(1 / std::sqrt(squares / count_of + 1e-8));
-    for (std::size_t t = 0; t < tokens; ++t) whitened[t] = scored[t] != 0 ? (values[t] - centre) * scale : 0;
+    for (std::size_t t = 0; t < tokens; ++t) sum += replies.scored[t] != 0 ? static_cast<double>(values[t]) : 0;
+    const double mean = sum / replies.count;
+    for (std::size_t t = 0; t < tokens; ++t) squares += replies.scored[t] != 0 ? (static_cast<double>(values[t]) - mean) * (static_cast<double>(values[t]) - mean) : 0;
+    const float centre = static_cast<float>(mean), scale = static_cast<float>(1 / std::sqrt(squares / replies.count + 1e-8));
+    for (std::size_t t = 0; t < tokens; ++t) whitened[t] = replies.scored[t] != 0 ? (values[t] - centre) * scale : 0;
     benchmark::ClobberMemory();
   });
   compare(state, "plain loop", loop);
-  count(state, "tokens/s", count_of);
+  count(state, "tokens/s", replies.count);
 }
 
 const int registered = add_rows("whiten/64x1024", [](benchmark::State& s, auto row) { run(s, row); });

@@ -5,6 +5,7 @@
 #include "support/peer.hpp"
 
 #include <plumb/core/arena.hpp>
+#include <plumb/core/layout.hpp>
 
 namespace plumb_bench {
 
@@ -15,6 +16,19 @@ struct desk {
   std::vector<char> memory;
   plumb::arena<> scratch;
   explicit desk(std::size_t bytes) : memory(bytes), scratch(memory) {}
+};
+
+/// Packed replies of one length, of which the last three quarters are scored: the prompts are not.
+struct packed_replies {
+  std::vector<std::int32_t> cu_seqlens;
+  std::vector<std::uint8_t> scored;
+  double count = 0;  ///< of scored tokens
+
+  packed_replies(std::size_t replies, std::size_t length) : scored(replies * length) {
+    for (std::size_t s = 0; s <= replies; ++s) cu_seqlens.push_back(static_cast<std::int32_t>(s * length));
+    for (std::size_t t = 0; t < scored.size(); ++t) count += scored[t] = t % length >= length / 4;
+  }
+  plumb::sequence_layout<> layout() const { return plumb::sequence_layout<>::packed(cu_seqlens, scored); }
 };
 
 /// Registers `run(state, std::type_identity<row>{})` as "name/backend" for each backend in float; the oracle, in double, is not made to be

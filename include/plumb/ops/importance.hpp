@@ -34,6 +34,15 @@ void require_sampler_inputs(const char* op, const Inputs& in) {
   require_same_shape(op, "sampler_logp", in.sampler_logp, "logp", in.logp);
   require_sequences(op, in.sequences, tokens);
 }
+template <class Inputs, class V>
+void require_sampler_metrics(const char* op, const Inputs& in, const V& metrics, std::size_t rows) {
+  require_arguments(op, {{"metrics", metrics}},
+                    {{"logp", in.logp}, {"sampler_logp", in.sampler_logp}, {"begin", in.sequences.begin}, {"end", in.sequences.end},
+                     {"scored", in.sequences.scored}});
+  require_sampler_inputs(op, in);
+  require_given(op, "metrics", metrics, true);
+  require_metrics(op, metrics, rows);
+}
 inline void require_level(const char* op, ratio_level level, bool any_allowed) {
   const auto number = static_cast<double>(static_cast<int>(level));
   require_option(op, "level", number, number >= 0 && number <= (any_allowed ? 3 : 2),
@@ -352,12 +361,7 @@ void ratio_statistics(B& b, arena_of<B>& scratch, const sampler_inputs<real_of<B
   static_assert(check_backend<B>());
   constexpr const char* op = "ratio_statistics";
   const index_t tokens = in.logp.extent(0), sequences = in.sequences.sequences();
-  require_arguments(op, {{"metrics", metrics}},
-                    {{"logp", in.logp}, {"sampler_logp", in.sampler_logp}, {"begin", in.sequences.begin}, {"end", in.sequences.end},
-                     {"scored", in.sequences.scored}});
-  detail::require_sampler_inputs(op, in);
-  require_given(op, "metrics", metrics, true);
-  detail::require_metrics(op, metrics, std::size(ratio_statistics_metrics));
+  detail::require_sampler_metrics(op, in, metrics, std::size(ratio_statistics_metrics));
   options.require(op);
   scratch.require(op, ratio_statistics_workspace(b, in.sequences, tokens));
   typename arena_of<B>::frame frame(scratch);
@@ -434,12 +438,7 @@ void off_policy_statistics(B& b, arena_of<B>& scratch, const sampler_inputs<real
   static_assert(check_backend<B>());
   constexpr const char* op = "off_policy_statistics";
   const index_t tokens = in.logp.extent(0), sequences = in.sequences.sequences();
-  require_arguments(op, {{"metrics", metrics}},
-                    {{"logp", in.logp}, {"sampler_logp", in.sampler_logp}, {"begin", in.sequences.begin}, {"end", in.sequences.end},
-                     {"scored", in.sequences.scored}});
-  detail::require_sampler_inputs(op, in);
-  require_given(op, "metrics", metrics, true);
-  detail::require_metrics(op, metrics, std::size(off_policy_metrics));
+  detail::require_sampler_metrics(op, in, metrics, std::size(off_policy_metrics));
   options.require(op);
   scratch.require(op, off_policy_statistics_workspace(b, in.sequences, tokens));
   typename arena_of<B>::frame frame(scratch);

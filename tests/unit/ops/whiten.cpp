@@ -1,12 +1,9 @@
 // Whitening: by hand, masks, degenerate batches, digits in float, and three ranks against one.
 #include "support/gradients.hpp"
+#include "support/ranks.hpp"
 
 #include <plumb/ops/whiten.hpp>
 #include <plumb/testing/memory.hpp>
-
-#include <condition_variable>
-#include <mutex>
-#include <thread>
 
 using namespace plumb;
 using namespace plumb_test;
@@ -16,40 +13,6 @@ namespace {
 
 using numbers = std::vector<double>;
 const double not_a_number = std::nan("");
-
-/// Ranks that are threads of one process: the last to arrive adds up what all brought, in the order of ranks.
-struct thread_ranks {
-  int ranks;
-  std::mutex lock{};
-  std::condition_variable ready{};
-  std::vector<numbers> brought = std::vector<numbers>(static_cast<std::size_t>(ranks));
-  numbers sum{};
-  int arrived = 0, round = 0;
-
-  void all_reduce_sum(int rank, view<double, 1> x) {
-    std::unique_lock<std::mutex> hold(lock);
-    numbers& mine = brought[static_cast<std::size_t>(rank)];
-    mine.clear();
-    for (index_t i = 0; i < x.extent(0); ++i) mine.push_back(x(i));
-    const int my_round = round;
-    if (++arrived == ranks) {
-      sum.assign(mine.size(), 0);
-      for (const numbers& b : brought)
-        for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += b[i];
-      arrived = 0;
-      ++round;
-      ready.notify_all();
-    } else {
-      ready.wait(hold, [&] { return round != my_round; });
-    }
-    for (index_t i = 0; i < x.extent(0); ++i) x(i) = sum[static_cast<std::size_t>(i)];
-  }
-};
-struct one_of_ranks {
-  thread_ranks& all;
-  int rank;
-  void all_reduce_sum(view<double, 1> x) { all.all_reduce_sum(rank, x); }
-};
 
 /// Three sequences of 12 tokens: with holes, without scored tokens, whole.
 const std::vector<std::int32_t> begin{0, 5, 7}, end{5, 7, 12};
@@ -128,21 +91,17 @@ TEST_CASE("whiten: three ranks are one rank") {
   for (const auto v : {variance_estimator::biased, variance_estimator::unbiased}) {
     const whiten_options o{.variance = v, .count_epsilon = 1e-8};
     const auto together = whiten(x, sequences, o);
-    thread_ranks ranks{3};
     numbers whitened(12), mean(3), variance(3);
-    std::vector<std::thread> threads;
-    for (int r = 0; r < 3; ++r)
-      threads.emplace_back([&, r] {
-        const sequence_layout<> own{sequences.begin.slice(r, 1), sequences.end.slice(r, 1), sequences.scored};
-        desk<double> d;
-        one_of_ranks me{ranks, r};
-        numbers y(12);
-        const std::size_t rank = static_cast<std::size_t>(r);
-        whiten(d.compute, d.scratch, me, {x, own}, o, {.whitened = y, .mean = mean[rank], .variance = variance[rank]});
-        for (std::int32_t t = begin[rank]; t < end[rank]; ++t) whitened[static_cast<std::size_t>(t)] = y[static_cast<std::size_t>(t)];
-      });
-    for (std::thread& t : threads) t.join();
-    CHECK(ranks.round == 2);
+    const int sums = thread_ranks<double>(3).run([&](auto& me) {
+      const std::size_t r = me.rank;
+      const auto first = static_cast<index_t>(r);
+      const sequence_layout<> own{sequences.begin.slice(first, 1), sequences.end.slice(first, 1), sequences.scored};
+      desk<double> d;
+      numbers y(12);
+      whiten(d.compute, d.scratch, me, {x, own}, o, {.whitened = y, .mean = mean[r], .variance = variance[r]});
+      for (std::int32_t t = begin[r]; t < end[r]; ++t) whitened[static_cast<std::size_t>(t)] = y[static_cast<std::size_t>(t)];
+    });
+    CHECK(sums == 2);
     for (std::size_t r = 0; r < 3; ++r) {
       CHECK(mean[r] == Catch::Approx(together.mean).epsilon(1e-15));
       CHECK(variance[r] == Catch::Approx(together.variance).epsilon(1e-13));
