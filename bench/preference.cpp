@@ -1,5 +1,5 @@
 // A paired loss that looks at more than the margin, under a divergence, of 64 pairs of 1024 tokens each side with token weights, and AOT's sorting of
-// 1024 pairs of sums, beside the loops that one would write.
+// 1024 and of 65,536 pairs of sums, beside the loops that one would write.
 
 #include "support/rows.hpp"
 
@@ -54,14 +54,14 @@ void tokens(benchmark::State& state, std::type_identity<Row>) {
 }
 
 template <class Row>
-void ranked(benchmark::State& state, std::type_identity<Row>) {
-  constexpr std::size_t pairs = 1024;
+void ranked(benchmark::State& state, std::type_identity<Row>, std::size_t pairs) {
   const auto chosen = random_values<float>(pairs), rejected = random_values<float>(pairs, 0.9f);
   std::vector<float> d_chosen(pairs), d_rejected(pairs);
   float loss = 0;
-  const plumb::preference_options options{.matching = plumb::pair_matching::ranked, .reference_free = true, .denominator = pairs};
+  const plumb::preference_options options{
+      .matching = plumb::pair_matching::ranked, .reference_free = true, .denominator = static_cast<double>(pairs)};
   Row one;
-  desk<Row> on(plumb::preference_sums_workspace(one.backend, plumb::index_t{pairs}, options));
+  desk<Row> on(plumb::preference_sums_workspace(one.backend, static_cast<plumb::index_t>(pairs), options));
   for (auto _ : state) {
     plumb::preference_sums(on.row.backend, on.scratch, {.chosen = chosen, .rejected = rejected}, plumb::link::sigmoid{}, options,
                            {.loss = loss, .d_chosen = d_chosen, .d_rejected = d_rejected});
@@ -76,17 +76,18 @@ void ranked(benchmark::State& state, std::type_identity<Row>) {
     for (std::size_t k = 0; k < pairs; ++k) {
       const double z = 0.1 * (static_cast<double>(chosen[c[k]]) - static_cast<double>(rejected[r[k]]));
       total += z < 0 ? std::log1p(std::exp(z)) - z : std::log1p(std::exp(-z));
-      d_chosen[c[k]] = static_cast<float>(-0.1 / (1 + std::exp(z)) / pairs);
+      d_chosen[c[k]] = static_cast<float>(-0.1 / (1 + std::exp(z)) / static_cast<double>(pairs));
       d_rejected[r[k]] = -d_chosen[c[k]];
     }
     benchmark::DoNotOptimize(total);
     benchmark::ClobberMemory();
   });
   compare(state, "plain loop", loop);
-  count(state, "pairs/s", pairs);
+  count(state, "pairs/s", static_cast<double>(pairs));
 }
 
 const int registered = add_rows("preference/nca_pair, js, 64 pairs of 2x1024", [](benchmark::State& s, auto row) { tokens(s, row); }),
-          sorted = add_rows("preference/AOT of 1024 pairs", [](benchmark::State& s, auto row) { ranked(s, row); });
+          sorted = add_rows("preference/AOT of 1024 pairs", [](benchmark::State& s, auto row) { ranked(s, row, 1024); }),
+          many = add_rows("preference/AOT of 65536 pairs", [](benchmark::State& s, auto row) { ranked(s, row, 65536); });
 
 }  // namespace

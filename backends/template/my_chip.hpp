@@ -19,7 +19,7 @@ class backend {
   using memory_space = plumb::host_space;
   /// Element types of logits, hidden states and heads that you take; `real` is one of them.
   using storage_types = plumb::types<float, plumb::bf16>;
-  /// Fused operations that you have besides the required ones: plumb::cap::token_logp, plumb::cap::token_logp_grad.
+  /// Fused operations that you have besides the required ones: plumb::cap::token_logp, token_logp_grad, gae, ranks.
   using capabilities = plumb::capabilities<>;
   /// none, run_to_run or thread_count_invariant: what users may rely on.
   static constexpr plumb::determinism determinism_level = plumb::determinism::run_to_run;

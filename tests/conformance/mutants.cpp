@@ -82,6 +82,11 @@ constexpr fault faults[] = {
     {"token_logp_grad: reads logits that it has overwritten", "capability.token_logp_grad"},
     {"token_logp_grad: a row of -inf gets zeros", "capability.token_logp_grad"},
     {"token_logp_grad: is off by a ten-thousandth of the coefficient", "capability.token_logp_grad"},
+    {"gae: forgets the value after the last token", "capability.gae"},
+    {"gae: ends the episode where a token is not scored", "capability.gae"},
+    {"ranks: equal entries come in falling order of places", "capability.ranks"},
+    {"ranks: NaN comes last", "capability.ranks"},
+    {"match_ranks: takes ranks for places", "capability.ranks"},
     {"token_logp_grad: rounds to 16 bits, then adds the one-hot term", "token_logp.confident_target"},
 };
 
@@ -92,7 +97,7 @@ class faulty : public serial::backend<float> {
   using base = serial::backend<float>;
 
  public:
-  using capabilities = plumb::capabilities<cap::token_logp, cap::token_logp_grad>;
+  using capabilities = plumb::capabilities<cap::token_logp, cap::token_logp_grad, cap::gae, cap::ranks>;
 
   explicit faulty(const char* name) : fault_(name), memory_(std::size_t{1} << 22) {}
 
@@ -360,6 +365,31 @@ class faulty : public serial::backend<float> {
     }
   }
 
+  void gae(trajectory_inputs<float> in, const gae_options& options, const gae_outputs<float>& out) {
+    if (has("gae: forgets the value after the last token")) in.bootstrap = {};
+    base::gae(in, options, out);
+    if (has("gae: ends the episode where a token is not scored") && in.sequences.scored.given() && out.advantages.given())
+      for (index_t s = 0; s < in.sequences.sequences(); ++s)
+        for (index_t t = in.sequences.begin(s); t + 1 < in.sequences.end(s); ++t)
+          if (in.sequences.scored(t) != 0 && in.sequences.scored(t + 1) == 0) out.advantages(t) = in.rewards(t) - in.values(t);
+  }
+
+  void ranks(arena<>& scratch, view<const float, 1> x, view<float, 1> y) {
+    if (has("ranks: NaN comes last")) {
+      arena<> memory(memory_);
+      const auto numbers = memory.take<float>(x.extent(0));
+      base::transform(without_nan{}, numbers, x);
+      return base::ranks(scratch, numbers, y);
+    }
+    if (has("ranks: equal entries come in falling order of places")) return base::ranks(scratch, from_the_end(x), from_the_end(y));
+    base::ranks(scratch, x, y);
+  }
+  void match_ranks(arena<>& scratch, view<const float, 1> x, view<const float, 1> from, view<const float, 1> to, view<float, 1> y) {
+    base::match_ranks(scratch, x, from, to, y);
+    for (index_t i = 0; i < y.extent(0) && has("match_ranks: takes ranks for places") && !math::is_nan(y(i)); ++i)
+      y(i) = x(static_cast<index_t>(to(i)));
+  }
+
  private:
   struct at_least_zero {
     float operator()(float x) const { return x < 0 ? 0 : x; }
@@ -402,6 +432,12 @@ class faulty : public serial::backend<float> {
   static V without_broadcast(V v) {
     for (int d = 0; d < V::rank; ++d)
       if (v.strides[d] == 0 && v.extents[d] > 1 && v.extents[d] < 20) v.strides[d] = 1;
+    return v;
+  }
+  template <class V>
+  static V from_the_end(V v) {
+    if (v.extents[0] > 0) v.pointer += (v.extents[0] - 1) * v.strides[0];
+    v.strides[0] = -v.strides[0];
     return v;
   }
   static bool any_negative(view<const std::int32_t, 1> ids) {

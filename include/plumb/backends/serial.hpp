@@ -2,7 +2,8 @@
 // The serial backend: every operation as a plain loop, for any scalar type. The default, and the smallest complete model.
 
 #include <plumb/compute/backend.hpp>
-#include <plumb/math/scalar.hpp>
+#include <plumb/compute/fused.hpp>
+#include <plumb/math/returns.hpp>
 
 #include <limits>
 
@@ -11,7 +12,7 @@ PLUMB_NAMESPACE_BEGIN
 namespace serial {
 
 /// `Real` is float, double, or any number type with arithmetic and the functions of math/scalar.hpp (dual numbers, for instance).
-/// Runs at once in the calling thread; needs no scratch and allocates nothing.
+/// Runs at once in the calling thread and allocates nothing; only `ranks` and `match_ranks` take scratch.
 template <class Real = float>
 class backend {
  public:
@@ -20,7 +21,7 @@ class backend {
   using storage_types = std::conditional_t<std::is_same_v<Real, float>, types<float, bf16, f16>,
                                            std::conditional_t<std::is_same_v<Real, double>,
                                                               types<double, float, bf16, f16>, types<Real>>>;
-  using capabilities = plumb::capabilities<>;
+  using capabilities = std::conditional_t<std::is_floating_point_v<Real>, plumb::capabilities<cap::gae, cap::ranks>, plumb::capabilities<>>;
   static constexpr determinism determinism_level = determinism::thread_count_invariant;
 
   template <class T, int R>
@@ -189,6 +190,58 @@ class backend {
     return 0;
   }
 
+  // The recursion as one loop. What is not given is seen as one number, or not written.
+  void gae(const trajectory_inputs<real>& in, const gae_options& options, const gae_outputs<real>& out) {
+    const index_t tokens = in.rewards.extent(0);
+    const real one(1);
+    const view<const real, 1> ones(&one, {tokens}, {0});
+    const auto discounts = in.discounts.given() ? in.discounts : ones, lambdas = in.lambdas.given() ? in.lambdas : ones;
+    const math::temporal_difference<real> difference{static_cast<real>(options.gamma)};
+    const math::scaled_product<real> pass{static_cast<real>(options.gamma * options.lambda)};
+    fill(out.advantages, real(0));
+    fill(out.returns, real(0));
+    for (index_t s = 0; s < in.sequences.sequences(); ++s) {
+      bool last = true;
+      real next_value = in.bootstrap.given() ? in.bootstrap(s) : real(0), advantage(0);
+      for (index_t t = in.sequences.end(s); t-- > in.sequences.begin(s);) {
+        if (!scored(in.sequences, t)) continue;
+        const real value = in.values(t);
+        const real step = difference(in.rewards(t), discounts(t), in.next_values.given() ? in.next_values(t) : next_value, value);
+        advantage = last ? step : step + pass(discounts(t), lambdas(t)) * advantage;
+        last = false;
+        next_value = value;
+        if (out.advantages.given()) out.advantages(t) = advantage;
+        if (out.returns.given()) out.returns(t) = advantage + value;
+      }
+    }
+  }
+
+  // By a merge sort: equal keys keep their order.
+  void ranks(arena<>& scratch, view<const real, 1> x, view<real, 1> y) {
+    const arena<>::frame frame(scratch);
+    const index_t n = x.extent(0);
+    const auto keys = scratch.take<key_at>(n), spare = scratch.take<key_at>(n);
+    for (index_t i = 0; i < n; ++i) {
+      if (math::is_nan(x(i))) return fill(y, x(i));
+      keys(i) = {x(i), i};
+    }
+    const key_at* rising = sort(keys.pointer, spare.pointer, n);
+    for (index_t k = 0; k < n; ++k) y(rising[k].place) = static_cast<real>(k);
+  }
+
+  void match_ranks(arena<>& scratch, view<const real, 1> x, view<const real, 1> from, view<const real, 1> to, view<real, 1> y) {
+    const arena<>::frame frame(scratch);
+    const index_t n = x.extent(0);
+    const auto places = scratch.take<index_t>(n);
+    for (index_t i = 0; i < n; ++i) {
+      if (math::is_nan(from(i))) return fill(y, from(i));
+      if (math::is_nan(to(i))) return fill(y, to(i));
+      places(static_cast<index_t>(from(i))) = i;
+    }
+    for (index_t i = 0; i < n; ++i) y(i) = x(places(static_cast<index_t>(to(i))));
+  }
+  std::size_t ranks_workspace(index_t n) const { return workspace_size().add<key_at>(n).template add<key_at>(n).bytes(); }
+
   void sync() {}
 
  private:
@@ -212,6 +265,28 @@ class backend {
     }
     real result() const { return static_cast<real>(value); }
   };
+
+  struct key_at {
+    real key;
+    index_t place;
+  };
+  // Merges runs of doubling length from one array into the other; returns the one that holds all in order.
+  static key_at* sort(key_at* from, key_at* to, index_t n) {
+    for (index_t run = 1; run < n; run *= 2) {
+      for (index_t first = 0; first < n; first += 2 * run) {
+        const index_t middle = run < n - first ? first + run : n, last = run < n - middle ? middle + run : n;
+        index_t left = first, right = middle;
+        for (index_t k = first; k < last; ++k) {
+          const bool take_right = left == middle || (right < last && from[right].key < from[left].key);
+          to[k] = from[take_right ? right++ : left++];
+        }
+      }
+      key_at* const other = from;
+      from = to;
+      to = other;
+    }
+    return from;
+  }
 
   static bool scored(const sequence_layout<>& layout, index_t t) {
     return !layout.scored.given() || layout.scored(t) != 0;

@@ -12,6 +12,14 @@ namespace cap {
 struct token_logp {};
 /// `token_logp_grad(inputs, options, gradients, d_logits)`: likewise; `d_logits` may be the logits.
 struct token_logp_grad {};
+/// `gae(inputs, options, outputs)`, arguments of compute/fused.hpp; outputs that are not given are skipped.
+struct gae {};
+/// Ranks by sorting, where the composition compares each entry with all. `ranks(scratch, x, y)`: `y[i]` is the number of entries of `x` that come
+/// before `x[i]` in rising order, equal ones (0 and -0 among them) by their place; one NaN in `x`, and every `y` is NaN.
+/// `match_ranks(scratch, x, from, to, y)`: `y[i] = x[j]` where `from[j]` and `to[i]` are the same rank; both hold what `ranks` gives, and where
+/// either holds NaN, every `y` is NaN. Vectors of `real` of one length and any strides; `y` overlaps nothing.
+/// `ranks_workspace(n)`: bytes of scratch that either takes for `n` entries.
+struct ranks {};
 }  // namespace cap
 
 /// The list of fused operations that a backend declares: `capabilities<cap::token_logp>`.

@@ -44,4 +44,35 @@ struct token_logp_gradients {
   view<const Real, 1, Space> d_entropy{};    ///< `[N]`, dL/dentropy; not given: 0
 };
 
+/// Options of `gae` and `lambda_returns`.
+struct gae_options {
+  double gamma = 1;      ///< discount, in [0, 1]
+  double lambda = 0.95;  ///< in [0, 1]: 1 trusts the rewards, 0 the value of the next token
+
+  void require(const char* op) const {
+    require_option(op, "gamma", gamma, gamma >= 0 && gamma <= 1, "in [0, 1]");
+    require_option(op, "lambda", lambda, lambda >= 0 && lambda <= 1, "in [0, 1]");
+  }
+};
+
+/// Flat tokens. `values[t]` is the value of the state in which token `t` is chosen, `rewards[t]` what choosing it brought. The state after a token
+/// is that of the next scored token of its sequence: unscored ones between them (prompts of later turns, tool output) are passed over. After the
+/// last one the episode is over, unless `bootstrap` says what was still to come.
+template <class Real, class Space = host_space>
+struct trajectory_inputs {
+  view<const Real, 1, Space> rewards{};      ///< `[N]`
+  view<const Real, 1, Space> values{};       ///< `[N]`
+  view<const Real, 1, Space> next_values{};  ///< `[N]`; given: the value after each token, `V_u` below, instead of that of the next scored token
+  view<const Real, 1, Space> bootstrap{};    ///< `[S]`; not given: 0. The value after the last scored token (of a reply that was cut off)
+  view<const Real, 1, Space> discounts{};    ///< `[N]`, times `gamma`; not given: 1. From token `t` to the next
+  view<const Real, 1, Space> lambdas{};      ///< `[N]`, times `lambda`; not given: 1. Likewise
+  sequence_layout<Space> sequences{};
+};
+/// Outputs that are not given are not computed. May overlap nothing.
+template <class Real, class Space = host_space>
+struct gae_outputs {
+  view<Real, 1, Space> advantages{};  ///< `[N]`; 0 for tokens that do not count
+  view<Real, 1, Space> returns{};     ///< `[N]`, advantage + value: what the critic is trained on; likewise
+};
+
 PLUMB_NAMESPACE_END

@@ -35,10 +35,10 @@ struct add_scaled {
   T factor;
   PLUMB_HD T operator()(const T& y, const T& x) const { return y + factor * x; }
 };
-/// `x` where `mask` is not 0, else 0, whatever `x` is there.
+/// `x` where `mask` is not 0 (NaN is not), else 0, whatever `x` is there.
 struct keep_where {
   template <class T>
-  PLUMB_HD T operator()(const T& x, const T& mask) const { return mask < T(0) || T(0) < mask ? x : T(0); }
+  PLUMB_HD T operator()(const T& x, const T& mask) const { return is_zero(mask) ? T(0) : x; }
 };
 /// 1 where `a > b`, else 0 (a tie counts as wrong, as TRL, NeMo-Aligner and OpenRLHF count it); NaN where either is.
 struct is_greater {
@@ -46,16 +46,16 @@ struct is_greater {
   PLUMB_HD T operator()(const T& a, const T& b) const { return greater(a, b); }
 };
 
-/// `x` where `mask` is not 0, else `fallback`.
+/// `x` where `mask` is not 0 (NaN is not), else `fallback`.
 template <class T>
 struct keep_or {
   T fallback;
-  PLUMB_HD T operator()(const T& x, const T& mask) const { return mask < T(0) || T(0) < mask ? x : fallback; }
+  PLUMB_HD T operator()(const T& x, const T& mask) const { return is_zero(mask) ? fallback : x; }
 };
-/// 1 where `x` is not 0, else 0.
+/// 1 where `x` is not 0 (NaN is not), else 0.
 struct is_nonzero {
   template <class T>
-  PLUMB_HD T operator()(const T& x) const { return x < T(0) || T(0) < x ? T(1) : T(0); }
+  PLUMB_HD T operator()(const T& x) const { return is_zero(x) ? T(0) : T(1); }
 };
 /// `x` itself.
 struct identity {

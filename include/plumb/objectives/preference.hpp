@@ -5,6 +5,7 @@
 #include <plumb/math/preference.hpp>
 #include <plumb/ops/aggregate.hpp>
 #include <plumb/ops/host.hpp>
+#include <plumb/ops/ranks.hpp>
 
 #include <limits>
 #include <utility>
@@ -27,7 +28,7 @@ enum class pair_matching {
 /// Options of `preference` and `preference_sums`.
 struct preference_options {
   reply_score score = reply_score::sum;
-  pair_matching matching = pair_matching::given;  ///< ranks are those in this call; time grows with the square of the pairs
+  pair_matching matching = pair_matching::given;  ///< ranks are those in this call, see `cap::ranks` for their cost
   bool reference_free = false;                    ///< the reference counts as uniform: its log-probs are taken as 0
   double denominator = 0;                         ///< number of pairs of the global batch; host overload: 0 means the pairs given
   double weight = 1;                              ///< what the loss counts for beside others
@@ -102,12 +103,6 @@ struct pair_sums {
   const_real_view<B> margin{}, pair_weight{}, reward_chosen{}, reward_rejected{};
 };
 
-// Pairs are ranked by comparing each with all: so many at once, that a million comparisons lie in scratch.
-inline index_t rank_rows(index_t pairs) {
-  const index_t rows = pairs > 0 ? (index_t{1} << 20) / pairs : 0;
-  return rows < 1 ? 1 : rows < pairs ? rows : pairs;
-}
-
 template <class B>
 std::size_t pair_sums_workspace(index_t pairs, const preference_options& o) {
   using real = real_of<B>;
@@ -115,48 +110,15 @@ std::size_t pair_sums_workspace(index_t pairs, const preference_options& o) {
   // Scores and their slopes, margins, the shifted score, loss, derivatives, those times weights and slopes and taken back; means.
   const int arrays = o.score == reply_score::mean ? 20 : 16;  // the last: which pairs metrics count
   for (int i = 0; i < arrays; ++i) w.template add<real>(pairs);
-  if (o.matching != pair_matching::given) {
-    for (int i = 0; i < 6; ++i) w.template add<real>(pairs);  // two ranks, places, the matched; scores with those that do not count moved out
-    w.template add<real>(rank_rows(pairs) * pairs);
-  }
+  if (o.matching != pair_matching::given)
+    for (int i = 0; i < 5; ++i) w.template add<real>(pairs);  // two ranks, the matched; scores with those that do not count moved out
   w.template add<real>(1);
   return w.add_bytes(metric_rows<B>::workspace(pairs)).bytes();
 }
-
-// Places 0, 1, 2, ...: each pass copies what is there, moved up.
+// What ranking takes besides.
 template <class B>
-void write_places(B& b, real_view<B> places) {
-  using real = real_of<B>;
-  const index_t n = places.extent(0);
-  if (n == 0) return;
-  b.fill(places.slice(0, 1), real(0));
-  for (index_t done = 1; done < n; done *= 2) {
-    const index_t more = done < n - done ? done : n - done;
-    b.transform(math::add_constant<real>{static_cast<real>(static_cast<double>(done))}, places.slice(done, more), as_const(places.slice(0, more)));
-  }
-}
-// The place of each entry of `x` in rising order: it counts those before it.
-template <class B>
-void write_ranks(B& b, const_real_view<B> x, const_real_view<B> places, real_view<B, 2> compared, real_view<B> ranks) {
-  const index_t n = x.extent(0), rows = compared.extent(0);
-  for (index_t first = 0; first < n; first += rows) {
-    const index_t k = rows < n - first ? rows : n - first;
-    const auto part = compared.slice(0, k);
-    b.transform(math::comes_before{}, part, broadcast_rows(x, k), broadcast_columns(x.slice(first, k), n), broadcast_rows(places, k),
-                broadcast_columns(places.slice(first, k), n));
-    b.reduce(reduction::sum, as_const(part), as_column(ranks.slice(first, k)), write_mode::overwrite);
-  }
-}
-// `y[i] = x[j]` where `to[i]` and `from[j]` are the same rank.
-template <class B>
-void match_ranks(B& b, const_real_view<B> x, const_real_view<B> from, const_real_view<B> to, real_view<B, 2> compared, real_view<B> y) {
-  const index_t n = x.extent(0), rows = compared.extent(0);
-  for (index_t first = 0; first < n; first += rows) {
-    const index_t k = rows < n - first ? rows : n - first;
-    const auto part = compared.slice(0, k);
-    b.transform(math::of_same_rank{}, part, broadcast_columns(to.slice(first, k), n), broadcast_rows(from, k), broadcast_rows(x, k));
-    b.reduce(reduction::sum, as_const(part), as_column(y.slice(first, k)), write_mode::overwrite);
-  }
+std::size_t matching_workspace(const B& b, index_t pairs, const preference_options& o) {
+  return o.matching != pair_matching::given ? ranks_workspace(b, pairs) : 0;
 }
 
 template <class L>
@@ -209,7 +171,6 @@ void preference_of_pairs(B& b, arena_of<B>& scratch, pair_sums<B> x, const L& li
   }
   if (x.margin.given()) chosen = of(math::add_scaled<real>{real(-1) / beta}, chosen, x.margin);
   numbers rank_chosen, rank_rejected;
-  real_view<B, 2> compared;
   if (options.matching != pair_matching::given) {
     if (x.pair_weight.given()) {
       // Pairs that do not count meet each other, after all others.
@@ -217,12 +178,10 @@ void preference_of_pairs(B& b, arena_of<B>& scratch, pair_sums<B> x, const L& li
       chosen = of(last, chosen, x.pair_weight);
       rejected = of(last, rejected, x.pair_weight);
     }
-    compared = scratch.template take<real>(rank_rows(pairs), pairs);
-    const auto places = take(), ranks_chosen = take(), ranks_rejected = take(), matched = take();
-    write_places(b, places);
-    write_ranks(b, chosen, as_const(places), compared, ranks_chosen);
-    write_ranks(b, rejected, as_const(places), compared, ranks_rejected);
-    match_ranks(b, rejected, as_const(ranks_rejected), as_const(ranks_chosen), compared, matched);
+    const auto ranks_chosen = take(), ranks_rejected = take(), matched = take();
+    write_ranks(b, scratch, chosen, ranks_chosen);
+    write_ranks(b, scratch, rejected, ranks_rejected);
+    match_ranks(b, scratch, rejected, as_const(ranks_rejected), as_const(ranks_chosen), matched);
     rank_chosen = ranks_chosen;
     rank_rejected = ranks_rejected;
     rejected = matched;
@@ -248,7 +207,7 @@ void preference_of_pairs(B& b, arena_of<B>& scratch, pair_sums<B> x, const L& li
   write_loss(b, scratch, out.loss, as_const(loss), factor, out.mode);
   if (options.matching == pair_matching::ranked) {
     const auto back = take();
-    match_ranks(b, d_rejected, rank_chosen, rank_rejected, compared, back);
+    match_ranks(b, scratch, d_rejected, rank_chosen, rank_rejected, back);
     d_rejected = back;
   }
   // A derivative of 0 stays 0, however steep the score is.
@@ -312,6 +271,7 @@ void require_preference(const char* op, index_t pairs, const_real_view<B> margin
   if (matched && (pair_weight.given() || aware))
     fail(message(op) << (aware ? "a link of given rewards" : "argument `pair_weight`")
                      << " goes with pairs as they are given, but option `matching` takes them apart. Nothing was written.");
+  if (matched) require_rankable<B>(op, "pairs", pairs);
   if (o.matching == pair_matching::ranked_margins && scored)
     fail(message(op) << "option `matching` is ranked_margins, which compares log-probabilities and takes no divergence but `reverse_kl`. Nothing was written.");
   require_scalar(op, "loss", loss);
@@ -323,11 +283,11 @@ void require_preference(const char* op, index_t pairs, const_real_view<B> margin
 
 /// Bytes of arena that `preference_sums` takes; of `options` it looks at `score` and `matching`.
 template <class B>
-std::size_t preference_sums_workspace(const B&, index_t pairs, const preference_options& options = {}) {
+std::size_t preference_sums_workspace(const B& b, index_t pairs, const preference_options& options = {}) {
   using real = real_of<B>;
   workspace_size w;
   for (int i = 0; i < 2; ++i) w.template add<real>(pairs);  // log-ratios
-  return w.add_bytes(detail::pair_sums_workspace<B>(pairs, options)).bytes();
+  return w.add_bytes(detail::pair_sums_workspace<B>(pairs, options)).add_bytes(detail::matching_workspace(b, pairs, options)).bytes();
 }
 
 namespace detail {
@@ -407,13 +367,14 @@ void preference_sums(B& b, arena_of<B>& scratch, const preference_sums_inputs<re
 
 /// Bytes of arena that `preference` takes for flat arrays of `tokens` entries; of `options` it looks at `score` and `matching`.
 template <class B>
-std::size_t preference_workspace(const B&, const preference_pairs<space_of<B>>& pairs, index_t tokens, const preference_options& options = {}) {
+std::size_t preference_workspace(const B& b, const preference_pairs<space_of<B>>& pairs, index_t tokens, const preference_options& options = {}) {
   using real = real_of<B>;
   workspace_size w;
   w.template add<real>(tokens).template add<real>(1);                             // log-ratios of tokens; a one
   for (int i = 0; i < 2; ++i) w.template add<real>(pairs.sequences.sequences());  // sums, and their gradient
   for (int i = 0; i < 9; ++i) w.template add<real>(pairs.pairs());                // two log-ratios, log-probs, lengths, gradients; weights
-  return w.add_bytes(detail::pair_sums_workspace<B>(pairs.pairs(), options)).bytes();
+  w.add_bytes(detail::pair_sums_workspace<B>(pairs.pairs(), options));
+  return w.add_bytes(detail::matching_workspace(b, pairs.pairs(), options)).bytes();
 }
 
 namespace detail {

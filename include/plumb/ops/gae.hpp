@@ -1,42 +1,12 @@
 #pragma once
 // Generalised advantage estimation over scored tokens, lambda returns, and GAE's adjoint.
 
+#include <plumb/compute/fused.hpp>
 #include <plumb/math/returns.hpp>
 #include <plumb/ops/host.hpp>
 #include <plumb/ops/scored_scan.hpp>
 
 PLUMB_NAMESPACE_BEGIN
-
-/// Options of `gae` and `lambda_returns`.
-struct gae_options {
-  double gamma = 1;      ///< discount, in [0, 1]
-  double lambda = 0.95;  ///< in [0, 1]: 1 trusts the rewards, 0 the value of the next token
-
-  void require(const char* op) const {
-    require_option(op, "gamma", gamma, gamma >= 0 && gamma <= 1, "in [0, 1]");
-    require_option(op, "lambda", lambda, lambda >= 0 && lambda <= 1, "in [0, 1]");
-  }
-};
-
-/// Flat tokens. `values[t]` is the value of the state in which token `t` is chosen, `rewards[t]` what choosing it brought. The state after a token
-/// is that of the next scored token of its sequence: unscored ones between them (prompts of later turns, tool output) are passed over. After the
-/// last one the episode is over, unless `bootstrap` says what was still to come.
-template <class Real, class Space = host_space>
-struct trajectory_inputs {
-  view<const Real, 1, Space> rewards{};      ///< `[N]`
-  view<const Real, 1, Space> values{};       ///< `[N]`
-  view<const Real, 1, Space> next_values{};  ///< `[N]`; given: the value after each token, `V_u` below, instead of that of the next scored token
-  view<const Real, 1, Space> bootstrap{};    ///< `[S]`; not given: 0. The value after the last scored token (of a reply that was cut off)
-  view<const Real, 1, Space> discounts{};    ///< `[N]`, times `gamma`; not given: 1. From token `t` to the next
-  view<const Real, 1, Space> lambdas{};      ///< `[N]`, times `lambda`; not given: 1. Likewise
-  sequence_layout<Space> sequences{};
-};
-/// Outputs that are not given are not computed. May overlap nothing.
-template <class Real, class Space = host_space>
-struct gae_outputs {
-  view<Real, 1, Space> advantages{};  ///< `[N]`; 0 for tokens that do not count
-  view<Real, 1, Space> returns{};     ///< `[N]`, advantage + value: what the critic is trained on; likewise
-};
 
 namespace detail {
 
@@ -90,12 +60,15 @@ std::size_t trajectory_bytes(index_t tokens, int arrays) {
   return w.bytes();
 }
 
-// Everything is checked. The two outputs hold all tokens; 0 where they do not count.
+// By the required operations only: the specification of cap::gae. Everything is checked.
 template <class B>
-void gae_and_returns(B& b, arena_of<B>& scratch, const trajectory_inputs<real_of<B>, space_of<B>>& in, const gae_options& o, real_view<B> advantages,
-                     real_view<B> returns) {
+void compose_gae(B& b, arena_of<B>& scratch, const trajectory_inputs<real_of<B>, space_of<B>>& in, const gae_options& o,
+                 const gae_outputs<real_of<B>, space_of<B>>& out) {
   using real = real_of<B>;
+  typename arena_of<B>::frame frame(scratch);
   const index_t tokens = in.rewards.extent(0);
+  const auto or_scratch = [&](real_view<B> v) { return v.given() ? v : scratch.template take<real>(tokens); };
+  const auto advantages = or_scratch(out.advantages), returns = or_scratch(out.returns);
   const real gamma = static_cast<real>(o.gamma);
   const auto ones = constant(b, scratch, real(1), tokens);
   const auto discounts = in.discounts.given() ? in.discounts : ones, mix = in.lambdas.given() ? in.lambdas : ones;
@@ -112,6 +85,17 @@ void gae_and_returns(B& b, arena_of<B>& scratch, const trajectory_inputs<real_of
 }
 
 template <class B>
+void gae_or_composed(B& b, arena_of<B>& scratch, const trajectory_inputs<real_of<B>, space_of<B>>& in, const gae_options& o,
+                     const gae_outputs<real_of<B>, space_of<B>>& out) {
+  if constexpr (declares<B, cap::gae>) {
+    static_assert(requires { b.gae(in, o, out); }, "plumb: this backend declares cap::gae, but gae(inputs, options, outputs) is not callable");
+    b.gae(in, o, out);
+  } else {
+    compose_gae(b, scratch, in, o, out);
+  }
+}
+
+template <class B>
 void require_trajectory_arguments(const char* op, std::initializer_list<argument> outputs, const trajectory_inputs<real_of<B>, space_of<B>>& in) {
   require_arguments(op, outputs,
                     {{"rewards", in.rewards}, {"values", in.values}, {"next_values", in.next_values}, {"bootstrap", in.bootstrap},
@@ -124,6 +108,7 @@ void require_trajectory_arguments(const char* op, std::initializer_list<argument
 /// Bytes of arena that `gae` takes for flat arrays of `tokens` entries.
 template <class B>
 std::size_t gae_workspace(const B&, index_t tokens) {
+  if constexpr (declares<B, cap::gae>) return 0;
   return detail::trajectory_bytes<B>(tokens, 11);
 }
 
@@ -142,10 +127,7 @@ void gae(B& b, arena_of<B>& scratch, const trajectory_inputs<real_of<B>, space_o
   if (out.advantages.given()) require_same_shape(op, "advantages", out.advantages, "rewards", in.rewards);
   if (out.returns.given()) require_same_shape(op, "returns", out.returns, "rewards", in.rewards);
   scratch.require(op, gae_workspace(b, tokens));
-  typename arena_of<B>::frame frame(scratch);
-  const auto or_scratch = [&](real_view<B> v) { return v.given() ? v : scratch.template take<real_of<B>>(tokens); };
-  const auto advantages = or_scratch(out.advantages), returns = or_scratch(out.returns);
-  detail::gae_and_returns(b, scratch, in, options, advantages, returns);
+  detail::gae_or_composed(b, scratch, in, options, out);
 }
 
 /// What the host overload returns.

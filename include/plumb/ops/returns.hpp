@@ -67,8 +67,8 @@ void discounted_returns(B& b, arena_of<B>& scratch, const discounted_returns_inp
 
 /// Bytes of arena that `lambda_returns` takes for flat arrays of `tokens` entries.
 template <class B>
-std::size_t lambda_returns_workspace(const B& b, index_t tokens) {
-  return gae_workspace(b, tokens);
+std::size_t lambda_returns_workspace(const B&, index_t tokens) {
+  return detail::trajectory_bytes<B>(tokens, 11);
 }
 
 /// `R_t = r_t + gamma [(1 - lambda) V_u + lambda R_u]`; after the last token `R_u = V_u`. What `gae` calls returns, unless `next_values` say something
@@ -91,7 +91,7 @@ void lambda_returns(B& b, arena_of<B>& scratch, const trajectory_inputs<real_of<
   typename arena_of<B>::frame frame(scratch);
   const auto array = [&] { return scratch.template take<real>(tokens); };
   if (!in.next_values.given()) {
-    detail::gae_and_returns(b, scratch, in, options, array(), out.returns);
+    detail::gae_or_composed(b, scratch, in, options, {.returns = out.returns});
     return;
   }
   const auto ones = detail::constant(b, scratch, real(1), tokens);
@@ -256,6 +256,70 @@ void vtrace(B& b, arena_of<B>& scratch, const vtrace_inputs<real_of<B>, space_of
   b.transform(math::truncated_ratio<real>{static_cast<real>(options.advantage_limit), alpha, real(1)}, weight, in.log_ratio);
   b.transform(math::difference_where{}, part, as_const(q), in.values, as_const(mask));
   b.transform(math::weighted{}, out.advantages, as_const(part), as_const(weight));
+}
+
+// Host overloads: vectors and a layout in, on the serial backend; `bootstrap` `[S]`, the values after the last tokens, is 0 where it is left out.
+
+/// The returns `[N]`.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> discounted_returns(const R& rewards, const sequence_layout<>& sequences, const discounted_returns_options& options = {},
+                                                    view<const detail::value_of<R>, 1> bootstrap = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> r(rewards);
+  detail::require_host_layout("discounted_returns", sequences, r.extent(0));
+  auto returns = detail::zeros<T>(r.extent(0));
+  detail::host_call<T> call(discounted_returns_workspace(serial::backend<T>{}, r.extent(0)));
+  discounted_returns(call.compute, call.scratch, {.rewards = r, .bootstrap = bootstrap, .sequences = sequences}, options, {.returns = returns});
+  return returns;
+}
+
+/// The returns `[N]`.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> lambda_returns(const R& rewards, view<const detail::value_of<R>, 1> values, const sequence_layout<>& sequences,
+                                                const gae_options& options = {}, view<const detail::value_of<R>, 1> bootstrap = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> r(rewards);
+  detail::require_host_layout("lambda_returns", sequences, r.extent(0));
+  auto returns = detail::zeros<T>(r.extent(0));
+  detail::host_call<T> call(lambda_returns_workspace(serial::backend<T>{}, r.extent(0)));
+  lambda_returns(call.compute, call.scratch, {.rewards = r, .values = values, .bootstrap = bootstrap, .sequences = sequences}, options,
+                 {.returns = returns});
+  return returns;
+}
+
+/// The returns `[N]`.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> n_step_returns(const R& rewards, view<const detail::value_of<R>, 1> values, const sequence_layout<>& sequences,
+                                                const n_step_returns_options& options = {}, view<const detail::value_of<R>, 1> bootstrap = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> r(rewards);
+  detail::require_host_layout("n_step_returns", sequences, r.extent(0));
+  auto returns = detail::zeros<T>(r.extent(0));
+  detail::host_call<T> call(n_step_returns_workspace(serial::backend<T>{}, r.extent(0)));
+  n_step_returns(call.compute, call.scratch, {.rewards = r, .values = values, .bootstrap = bootstrap, .sequences = sequences}, options,
+                 {.returns = returns});
+  return returns;
+}
+
+/// What the host overload of `vtrace` returns, all `[N]`, as in `vtrace_outputs`.
+template <class T>
+struct vtrace_result {
+  std::vector<T> errors, targets, advantages, q;
+};
+/// `log_ratio`: of the policy to the one that sampled.
+template <detail::host_range R>
+vtrace_result<detail::value_of<R>> vtrace(const R& rewards, view<const detail::value_of<R>, 1> values, view<const detail::value_of<R>, 1> log_ratio,
+                                          const sequence_layout<>& sequences, const vtrace_options& options = {},
+                                          view<const detail::value_of<R>, 1> bootstrap = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> r(rewards);
+  const index_t n = r.extent(0);
+  detail::require_host_layout("vtrace", sequences, n);
+  vtrace_result<T> y{detail::zeros<T>(n), detail::zeros<T>(n), detail::zeros<T>(n), detail::zeros<T>(n)};
+  detail::host_call<T> call(vtrace_workspace(serial::backend<T>{}, n));
+  vtrace(call.compute, call.scratch, {.rewards = r, .values = values, .bootstrap = bootstrap, .log_ratio = log_ratio, .sequences = sequences}, options,
+         {.errors = y.errors, .targets = y.targets, .advantages = y.advantages, .q = y.q});
+  return y;
 }
 
 PLUMB_NAMESPACE_END

@@ -1,9 +1,9 @@
 // Paired losses: every link and divergence on scalars, the composition by gradients and laws, matching by rank, mixtures, weights, what is refused.
-#include "support/laws.hpp"
+#include "support/gradients.hpp"
 
 #include <plumb/objectives/dpo.hpp>
 #include <plumb/objectives/preference.hpp>
-#include <plumb/ops/preference_weights.hpp>
+#include <plumb/testing/memory.hpp>
 
 #include <algorithm>
 #include <limits>
@@ -328,12 +328,16 @@ TEST_CASE("preference: scores that would both overflow are equal, by default") {
   CHECK(preference(c, r, none, none, link::sigmoid{}, divergence::forward_kl{}).loss == Catch::Approx(std::log(2)));
 }
 
-TEST_CASE("preference: ranks of more pairs than are compared at once are those of a sort") {
-  constexpr index_t pairs = 1500;  // 699 rows of comparisons lie in scratch
+namespace {
+/// Ranks by comparing each with all: what a backend without cap::ranks does.
+struct comparing : serial::backend<double> {
+  using capabilities = plumb::capabilities<>;
+};
+template <class B>
+void check_ranks(B compute, index_t pairs) {
   const auto c = normal_numbers(1, pairs), r = normal_numbers(2, pairs);
-  std::vector<double> d_chosen(pairs), d_rejected(pairs);
+  std::vector<double> d_chosen(c.size()), d_rejected(c.size());
   double loss = 0;
-  serial::backend<double> compute;
   const preference_options options{.matching = pair_matching::ranked, .reference_free = true, .denominator = 1};
   std::vector<char> memory(preference_sums_workspace(compute, pairs, options));
   arena<> scratch(memory);
@@ -349,8 +353,48 @@ TEST_CASE("preference: ranks of more pairs than are compared at once are those o
     const auto under = std::lower_bound(of_rejected.begin(), of_rejected.end(), r[i]) - of_rejected.begin();
     slopes = std::max(slopes, std::abs(d_rejected[i] + 2 * (of_chosen[static_cast<std::size_t>(under)] - r[i] - 1)));
   }
+  CAPTURE(pairs);
   CHECK(loss == Catch::Approx(want).epsilon(1e-12));
   CHECK(slopes < 1e-12);
+}
+}  // namespace
+
+TEST_CASE("preference: ranks of many pairs are those of a sort") {
+  check_ranks(comparing{}, 1500);  // more than are compared at once: 699 rows of comparisons lie in scratch
+  check_ranks(serial::backend<double>{}, 1500);
+  check_ranks(serial::backend<double>{}, 65536);  // too many to compare each with all
+}
+
+TEST_CASE("preference: matching by rank does not depend on how ranks are found") {
+  auto any = normal_numbers(3, 64);
+  auto ties = any, spoiled = any, infinite = any;
+  for (double& x : ties) x = std::round(x);
+  spoiled[20] = nan_value;
+  infinite[5] = infinite[9] = std::numeric_limits<double>::infinity();
+  infinite[0] = infinite[63] = -std::numeric_limits<double>::infinity();
+  const auto run = [&](auto compute, const std::vector<double>& chosen, const std::vector<double>& rejected, pair_matching matching, index_t pairs) {
+    std::vector<double> all(static_cast<std::size_t>(1 + 3 * pairs));
+    const view<double, 1> out(all);
+    const view<const double, 1> c(chosen), r(rejected);
+    const preference_options options{.matching = matching, .reference_free = true, .denominator = 64};
+    std::vector<char> memory(preference_sums_workspace(compute, pairs, options));
+    arena<> scratch(memory);
+    preference_sums(compute, scratch, {.chosen = c.slice(0, pairs), .rejected = r.slice(0, pairs)}, link::nca_pair{}, options,
+                    {.loss = out.slice(0, 1), .d_chosen = out.slice(1, pairs), .d_rejected = out.slice(1 + pairs, pairs),
+                     .pair_loss = out.slice(1 + 2 * pairs, pairs)});
+    return all;
+  };
+  for (const auto* chosen : {&any, &ties, &spoiled, &infinite})
+    for (const auto* rejected : {&any, &ties, &spoiled, &infinite})
+      for (const pair_matching m : {pair_matching::ranked, pair_matching::ranked_margins})
+        for (const index_t pairs : {64, 1, 0}) {
+          const auto sorted = run(serial::backend<double>{}, *chosen, *rejected, m, pairs), compared = run(comparing{}, *chosen, *rejected, m, pairs);
+          std::size_t same = 0;
+          for (std::size_t i = 0; i < sorted.size(); ++i)
+            same += sorted[i] == compared[i] || (std::isnan(sorted[i]) && std::isnan(compared[i])) ? 1 : 0;
+          CAPTURE(pairs, sorted, compared);
+          CHECK(same == sorted.size());
+        }
 }
 
 TEST_CASE("preference: matching by rank, by hand") {
@@ -425,71 +469,6 @@ TEST_CASE("preference: means over tokens, and sums with lengths") {
   CHECK(metrics[8] == Catch::Approx(mean).epsilon(1e-13));
 }
 
-namespace {
-
-template <class T, class L, class D>
-laws::answer answer_of(const laws::batch& b, double denominator, const laws::answer& into, const L& l, const D& d, preference_options options) {
-  desk<T> on;
-  const auto logp = as<T>(b.tokens[0]), ref = as<T>(b.tokens[1]), weight = as<T>(b.tokens[2]);
-  std::vector<std::int32_t> chosen, rejected;
-  for (std::size_t s = 0; s < b.sequences(); s += 2) {
-    chosen.push_back(static_cast<std::int32_t>(s));
-    rejected.push_back(static_cast<std::int32_t>(s + 1));
-  }
-  const bool add = !into.d_tokens.empty();
-  std::vector<T> g = add ? as<T>(into.d_tokens[0]) : std::vector<T>(logp.size()), m(12);
-  T loss = add ? static_cast<T>(into.loss) : T(0);
-  options.denominator = denominator;
-  preference(on.compute, on.scratch, {.logp = logp, .ref_logp = ref, .pairs = {{b.begin, b.end, b.scored}, chosen, rejected}, .token_weight = weight}, l, d,
-             options, {.loss = loss, .d_logp = g, .metrics = view<T, 2>(m.data(), 6, 2), .mode = add ? write_mode::add : write_mode::overwrite});
-  return {static_cast<double>(loss), {{g.begin(), g.end()}}, {}, {m.begin(), m.end()}};
-}
-
-template <class L, class D>
-laws::subject subject_of(const char* name, const L& l, const D& d, const preference_options& options) {
-  const auto logp = [](double z) { return z - 2; };
-  laws::subject s{.name = name, .unit = 2, .tokens = {logp, logp, [](double z) { return 1 + z / 4; }}, .per_sequence = {}, .of_double = {}, .of_float = {}};
-  s.of_double = [=](const laws::batch& b, double n, const laws::answer& into) { return answer_of<double>(b, n, into, l, d, options); };
-  s.of_float = [=](const laws::batch& b, double n, const laws::answer& into) { return answer_of<float>(b, n, into, l, d, options); };
-  s.splits = options.matching == pair_matching::given;
-  return s;
-}
-
-}  // namespace
-
-TEST_CASE("preference: laws of layout, order, micro-batches, masks, NaN, extremes") {
-  laws::check(subject_of("nca_pair under js, means", link::nca_pair{}, divergence::js{}, {.score = reply_score::mean}));
-  laws::check(subject_of("sigmoid, ranked margins", link::sigmoid{}, divergence::reverse_kl{}, {.matching = pair_matching::ranked_margins}));
-}
-
-TEST_CASE("preference: weights of tokens and pairs, the moving reference") {
-  const sample s;
-  desk<double> on;
-  std::vector<double> w(20), v(4);
-  const std::vector<std::int32_t> chosen{0, 3}, rejected{1, 2};  // 2 scored tokens against 3, 4 against 2
-  const preference_pairs<> pairs{{s.begin, s.end, s.scored}, chosen, rejected};
-  ld_dpo_weights(on.compute, on.scratch, pairs, {.alpha = 0.25}, view<double, 1>(w));
-  CHECK(w == std::vector<double>{0, 1, 1, 1, 1, 0, 0.25, 1, 1, 1, 1, 0.25, 0.25, 0, 1, 1, 1, 1, 1, 1});
-
-  auto logp = normal_numbers(1, 20, 1, -2), squares = normal_numbers(4, 20, 0.1, -0.5);
-  logp[0] = squares[5] = nan_value;  // not scored
-  wpo_weights(on.compute, on.scratch, {.logp = logp, .log_sum_squares = squares, .pairs = s.pairs()}, view<double, 1>(v));
-  const double first = (logp[1] - squares[1] + logp[2] - squares[2]) / 2, second = (logp[3] - squares[3] + logp[4] - squares[4] + logp[6] - squares[6]) / 3;
-  CHECK(v[0] == Catch::Approx(std::exp(first) * std::exp(second)).epsilon(1e-13));
-
-  std::vector<double> policy{1, 2, 3}, reference{3, 2, 0};
-  sync_reference(on.compute, view<const double, 1>(policy), {.share = 0.25}, view<double, 1>(reference));
-  CHECK(reference == std::vector<double>{2.5, 2, 0.75});
-  sync_reference(on.compute, view<const double, 1>(policy), {.share = 1}, view<double, 1>(reference));
-  CHECK(reference == policy);
-  CHECK(refusal([&] { sync_reference(on.compute, view<const double, 1>(policy), {.share = 0}, view<double, 1>(reference)); }) ==
-        "plumb: sync_reference: option `share` is 0 but must be in (0, 1]. Nothing was written.");
-  CHECK(refusal([&] { ld_dpo_weights(on.compute, on.scratch, pairs, {.alpha = 2}, view<double, 1>(w)); }) ==
-        "plumb: ld_dpo_weights: option `alpha` is 2 but must be in [0, 1]. Nothing was written.");
-  CHECK(refusal([&] { wpo_weights(on.compute, on.scratch, {.logp = logp, .pairs = s.pairs()}, view<double, 1>(w)); }) ==
-        "plumb: wpo_weights: argument `weight` has shape [20], but its dimension 0 must be 4 (the number of pairs). Nothing was written.");
-}
-
 TEST_CASE("preference: vectors in, a result out") {
   const std::vector<double> c{-12}, r{-15}, ref_c{-13}, ref_r{-14};
   const auto ipo = preference(c, {r}, {ref_c}, {ref_r}, link::ipo{});
@@ -501,6 +480,18 @@ TEST_CASE("preference: vectors in, a result out") {
   CHECK(preference(c, {r}, {ref_c}, {ref_r}, link::sigmoid{}, divergence::js{}).loss == Catch::Approx(0.644397).epsilon(1e-6));
   CHECK(preference(c, {r}, {ref_c}, {ref_r}, link::sigmoid{}, divergence::alpha{}).loss == Catch::Approx(0.594349).epsilon(1e-6));
   CHECK(std::isnan(preference(std::vector<double>{nan_value}, {r}, {}, {}, link::hinge{}, {.reference_free = true}).loss));
+}
+
+TEST_CASE("preference: more pairs than their ranks can be told apart are refused") {
+  const float one = 1;
+  float loss = 5;
+  serial::backend<float> compute;
+  arena<> none;
+  const view<const float, 1> x(&one, {(index_t{1} << 24) + 1}, {0});
+  const preference_options options{.matching = pair_matching::ranked, .reference_free = true, .denominator = 1};
+  CHECK(refusal([&] { preference_sums(compute, none, {.chosen = x, .rejected = x}, link::sigmoid{}, options, {.loss = loss}); }) ==
+        "plumb: preference_sums: there are 16777217 pairs, but ranks are numbers of the backend's `real`, exact to 16777216. Nothing was written.");
+  CHECK(loss == 5);
 }
 
 TEST_CASE("preference: what is refused, in a sentence, with nothing written") {

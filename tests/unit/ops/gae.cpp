@@ -36,6 +36,21 @@ answer run(const trajectory_inputs<double>& in, const gae_options& o) {
   gae(d.compute, d.scratch, in, o, {y.advantages, y.returns});
   return y;
 }
+/// What a backend without cap::gae does.
+template <class T>
+struct composing : serial::backend<T> {
+  using capabilities = plumb::capabilities<>;
+};
+template <class T>
+gae_result<T> composed(const trajectory_inputs<T>& in, const gae_options& o) {
+  composing<T> compute;
+  const index_t n = in.rewards.extent(0);
+  gae_result<T> y{std::vector<T>(static_cast<std::size_t>(n)), std::vector<T>(static_cast<std::size_t>(n))};
+  std::vector<char> memory(gae_workspace(compute, n));
+  arena<> scratch(memory);
+  gae(compute, scratch, in, o, {y.advantages, y.returns});
+  return y;
+}
 answer loop(const trajectory_inputs<double>& in, const gae_options& o) {
   answer y;
   for (index_t s = 0; s < 4; ++s) {
@@ -73,6 +88,8 @@ TEST_CASE("gae: against the loop, whatever is given") {
       if (given & 2) in.lambdas = x.lambdas;
       CAPTURE(given, o.gamma, o.lambda);
       check_same(run(in, o), loop(in, o));
+      const auto y = composed(in, o);
+      check_same({y.advantages, y.returns}, loop(in, o));
     }
 }
 
@@ -158,15 +175,17 @@ TEST_CASE("gae: values far from 0 keep the digits of the advantages, in float") 
   for (const double lambda : {0.95, 0.6, 0.5, 0.3}) {
     const gae_options o{1, lambda};
     const std::vector<double> exact_rewards(rewards.begin(), rewards.end()), exact_values(values.begin(), values.end());
-    const auto y = gae(rewards, values, sequence_layout<>::packed(cu), o);
-    const auto exact = gae(exact_rewards, exact_values, sequence_layout<>::packed(cu), o);
-    double largest = 0, error = 0;
-    for (std::size_t t = 0; t < n; ++t) {
-      largest = std::max(largest, std::abs(exact.advantages[t]));
-      error = std::max(error, std::abs(y.advantages[t] - exact.advantages[t]));
+    const auto layout = sequence_layout<>::packed(cu);
+    const auto exact = gae(exact_rewards, exact_values, layout, o);
+    for (const auto& y : {gae(rewards, values, layout, o), composed<float>({.rewards = rewards, .values = values, .sequences = layout}, o)}) {
+      double largest = 0, error = 0;
+      for (std::size_t t = 0; t < n; ++t) {
+        largest = std::max(largest, std::abs(exact.advantages[t]));
+        error = std::max(error, std::abs(y.advantages[t] - exact.advantages[t]));
+      }
+      CAPTURE(lambda, error, largest);
+      CHECK(error < 1e-6 * largest);
     }
-    CAPTURE(lambda, error, largest);
-    CHECK(error < 1e-6 * largest);
   }
 }
 

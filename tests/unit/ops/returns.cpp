@@ -130,3 +130,34 @@ TEST_CASE("returns: what is refused, in a sentence, with nothing written") {
         "plumb: discounted_returns: option `gamma` is -1 but must be in [0, 1]. Nothing was written.");
   CHECK(f.y == std::vector<double>(12));
 }
+
+TEST_CASE("returns: vectors in, the same numbers out") {
+  const fixture f;
+  fixture g;
+  discounted_returns(g.d.compute, g.d.scratch, {.rewards = f.rewards, .bootstrap = bootstrap, .sequences = sequences}, {.gamma = 0.9}, {g.y});
+  CHECK(discounted_returns(f.rewards, sequences, {.gamma = 0.9}, bootstrap) == g.y);
+  lambda_returns(g.d.compute, g.d.scratch, f.in(), {0.9, 0.7}, {g.y});
+  CHECK(lambda_returns(f.rewards, f.values, sequences, {0.9, 0.7}, bootstrap) == g.y);
+  n_step_returns(g.d.compute, g.d.scratch, f.in(), {.gamma = 0.9, .steps = 2}, {g.y});
+  CHECK(n_step_returns(f.rewards, f.values, sequences, {.gamma = 0.9, .steps = 2}, bootstrap) == g.y);
+  CHECK(n_step_returns(f.rewards, f.values, sequences) != g.y);  // nothing after the last token
+  const auto log_ratio = normal_numbers(3, 12);
+  vtrace(g.d.compute, g.d.scratch, f.off_policy(log_ratio), {.lambda = 0.8}, {g.y, g.z, g.v, g.w});
+  const auto r = vtrace(f.rewards, f.values, log_ratio, sequences, {.lambda = 0.8}, bootstrap);
+  CHECK(r.errors == g.y);
+  CHECK(r.targets == g.z);
+  CHECK(r.advantages == g.v);
+  CHECK(r.q == g.w);
+  const std::vector<double> short_x(11), short_bootstrap(2);
+  CHECK(refusal([&] { discounted_returns(short_x, sequences); }) ==
+        "plumb: discounted_returns: argument `scored` has shape [12], but its dimension 0 must be 11 (the number of tokens). Nothing was written.");
+  CHECK(refusal([&] { lambda_returns(f.rewards, short_x, sequences); }) ==
+        "plumb: lambda_returns: argument `values` has 11 elements, but `rewards` has 12. Nothing was written.");
+  CHECK(refusal([&] { n_step_returns(f.rewards, f.values, sequences, {}, short_bootstrap); }) ==
+        "plumb: n_step_returns: argument `bootstrap` has shape [2], but its dimension 0 must be 3 (the number of sequences). Nothing was written.");
+  CHECK(refusal([&] { vtrace(f.rewards, f.values, short_x, sequences); }) ==
+        "plumb: vtrace: argument `log_ratio` has 11 elements, but `rewards` has 12. Nothing was written.");
+  const std::vector<std::int32_t> beyond{5, 7, 13};
+  CHECK(refusal([&] { vtrace(f.rewards, f.values, log_ratio, {begin, beyond, mask}); }) ==
+        "plumb: vtrace: sequence 2 is tokens 7 to 13, but there are 12. Nothing was written.");
+}

@@ -1,9 +1,13 @@
 #pragma once
 // Level 8: what holds for every operation. Most of it runs levels 1 to 7 once more, under other conditions.
 
+#include <plumb/backends/serial.hpp>
+#include <plumb/ops/gae.hpp>
+#include <plumb/ops/ranks.hpp>
 #include <plumb/ops/token_logp.hpp>
 #include <plumb/testing/conformance/operations.hpp>
 
+#include <algorithm>
 #include <cstring>
 
 PLUMB_NAMESPACE_BEGIN
@@ -34,6 +38,8 @@ class contract_checks : public operation_checks<B> {
     this->check(8, "allocations", [&] { allocations(); });
     this->check(8, "capability.token_logp", [&] { fused_token_logp(); });
     this->check(8, "capability.token_logp_grad", [&] { fused_token_logp_grad(); });
+    this->check(8, "capability.gae", [&] { fused_gae(); });
+    this->check(8, "capability.ranks", [&] { native_ranks(); });
     this->level_done();
   }
 
@@ -326,6 +332,133 @@ class contract_checks : public operation_checks<B> {
             }
         });
       });
+    }
+  }
+
+  // Advantages and returns are those of the composition, for every subset of inputs and outputs; what is not scored holds NaN, and so does the last
+  // lambda, which has no part; a NaN that has one reaches the tokens before it in its sequence.
+  void fused_gae() {
+    if constexpr (!declares<B, cap::gae>) {
+      this->not_run("not declared: composed of the required operations");
+    } else {
+      for (const bool masked : {false, true})
+        for (const bool spoilt : {false, true})
+          this->each_layout(masked, [&](const oracle::sequences& l, placement p) {
+            const auto of_tokens = [&](std::uint64_t stream, double deviation, double mean) {
+              return this->with_nan_where_not_scored(this->normals(stream, l.tokens, deviation, mean), l);
+            };
+            auto rewards = of_tokens(76, 1, 0), lambdas = of_tokens(77, 0.05, 0.9);
+            for (std::size_t s = 0; s < l.begin.size(); ++s) {
+              const auto list = l.of(s);
+              if (list.empty()) continue;
+              lambdas[list.back()] = not_a_number;
+              if (spoilt) rewards[list[list.size() / 2]] = not_a_number;
+            }
+            gae_of(l, p, rewards, of_tokens(78, 1, 1), of_tokens(79, 1, 1), of_tokens(80, 0.05, 0.9), lambdas);
+          });
+    }
+  }
+  void gae_of(const oracle::sequences& l, placement p, const std::vector<double>& rewards, const std::vector<double>& values,
+              const std::vector<double>& next_values, const std::vector<double>& discounts, const std::vector<double>& lambdas) {
+    using reals = array<real, 1>;
+    using doubles = placed<double, 1, host_space>;
+    const index_t n = l.tokens, sequences = static_cast<index_t>(l.begin.size());
+    const gae_options options{.gamma = 0.95, .lambda = 0.9};
+    const placed_sequences<space> where(l, p);
+    const placed_sequences<host_space> host_where(l, placement::dense);
+    const reals r({n}, p, rewards), v({n}, p, values), u({n}, p, next_values), d({n}, p, discounts), m({n}, p, lambdas),
+        bootstrap({sequences}, p, this->normals(81, sequences));
+    const auto dense = [](const reals& x) { return doubles({x.size()}, placement::dense, x.given()); };
+    const doubles host_r = dense(r), host_v = dense(v), host_u = dense(u), host_d = dense(d), host_m = dense(m), host_bootstrap = dense(bootstrap);
+    // What is added up for each token, at most.
+    std::vector<double> sizes(rewards.size()), factors(rewards.size(), 1.0);
+    for (std::size_t t = 0; t < sizes.size(); ++t) sizes[t] = std::abs(rewards[t]) + std::abs(values[t]) + 8;
+    const std::vector<double> magnitudes = oracle::segment_scan(factors, sizes, l).value;
+    serial::backend<double> composed;
+    block<host_space> memory(plumb::detail::trajectory_bytes<serial::backend<double>>(n, 11));
+    arena<> scratch(memory.data(), memory.bytes());
+    for (int given = 0; given < 12; ++given) {
+      trajectory_inputs<real, space> in{.rewards = r.in(), .values = v.in(), .sequences = where.layout()};
+      trajectory_inputs<double> host_in{.rewards = host_r.in(), .values = host_v.in(), .sequences = host_where.layout()};
+      if (given / 4 == 1) in.bootstrap = bootstrap.in(), host_in.bootstrap = host_bootstrap.in();
+      if (given / 4 == 2) in.next_values = u.in(), host_in.next_values = host_u.in();
+      if ((given & 1) != 0) in.discounts = d.in(), host_in.discounts = host_d.in();
+      if ((given & 2) != 0) in.lambdas = m.in(), host_in.lambdas = host_m.in();
+      const doubles advantages({n}, placement::dense), returns({n}, placement::dense);
+      plumb::detail::compose_gae(composed, scratch, host_in, options, {advantages.view(), returns.view()});
+      for (int wanted = 1; wanted < 4; ++wanted) {
+        reals a({n}, p), b({n}, p);
+        gae_outputs<real, space> out;
+        if ((wanted & 1) != 0) out.advantages = a.view();
+        if ((wanted & 2) != 0) out.returns = b.view();
+        this->call([&] { b_.gae(in, options, out); });
+        if ((wanted & 1) != 0) this->expect(a, {advantages.read(), magnitudes}, "segment_scan");
+        if ((wanted & 2) != 0) this->expect(b, {returns.read(), magnitudes}, "segment_scan");
+        this->require(a.guards_unchanged() && b.guards_unchanged(), "wrote outside its output");
+      }
+    }
+    this->require(r.unchanged() && v.unchanged() && u.unchanged() && d.unchanged() && m.unchanged() && bootstrap.unchanged(), "an input was changed");
+  }
+
+  // Ranks, and numbers handed from rank to rank, are those of the composition, whatever the order and however many are equal: with infinities, zeros
+  // of both signs, NaN; one entry, none. With NaN in the scratch memory, of which there is as much as ranks_workspace says.
+  void native_ranks() {
+    if constexpr (!declares<B, cap::ranks>) {
+      this->not_run("not declared: composed of the required operations");
+    } else {
+      constexpr double inf = oracle::infinity;
+      const auto reversed = [](std::vector<double> x) { return std::vector<double>(x.rbegin(), x.rend()); };
+      auto rising = this->normals(67, 33);
+      std::sort(rising.begin(), rising.end());
+      for (const index_t n : {1, 2, 5, 300}) ranks_of("normal numbers", this->normals(68, n), this->normals(69, n));
+      ranks_of("nothing", {}, {});
+      ranks_of("in order, and the other way round", rising, reversed(rising));
+      ranks_of("ties", this->ids(70, 300, 4, 0), this->ids(71, 300, 40, 0));
+      ranks_of("equal entries", std::vector<double>(65, 2.5), this->normals(72, 65));
+      ranks_of("infinities and zeros", {3, inf, -0.0, -inf, 0, inf, -1, 0, -inf, -0.0}, {-inf, -inf, -inf, 1, 0, -0.0, inf, inf, 2, -3});
+      for (const std::size_t at : {0u, 3u, 8u}) {
+        auto spoilt = this->normals(73, 9);
+        spoilt[at] = not_a_number;
+        ranks_of("one NaN", spoilt, this->normals(74, 9));
+      }
+      ranks_of("NaN alone", {not_a_number}, {not_a_number});
+    }
+  }
+  void ranks_of(const char* what, const std::vector<double>& x, const std::vector<double>& other) {
+    const auto n = static_cast<index_t>(x.size());
+    auto numbers = this->normals(75, n);
+    if (n > 4) numbers[1] = oracle::infinity, numbers[4] = not_a_number;
+    // The composition, on the serial backend in double: it has no part in what is tested.
+    serial::backend<double> composed;
+    block<host_space> plenty(std::size_t{1} << 20);
+    arena<> plenty_scratch(plenty.data(), plenty.bytes());
+    std::vector<double> of_x(x.size()), of_other(x.size()), to_other(x.size()), to_x(x.size());
+    for (const placement p : {placement::dense, placement::strided, placement::reversed}) {
+      this->context(std::string(what) + ", " + shape_text(&n, 1) + ", " + placement_name(p));
+      const array<real, 1> keys({n}, p, x), others({n}, p, other), values({n}, p, numbers);
+      const auto given = keys.given(), given_others = others.given(), given_numbers = values.given();
+      plumb::detail::compose_ranks(composed, plenty_scratch, given, of_x);
+      plumb::detail::compose_ranks(composed, plenty_scratch, given_others, of_other);
+      plumb::detail::compose_match_ranks(composed, plenty_scratch, given_numbers, of_x, of_other, to_other);
+      plumb::detail::compose_match_ranks(composed, plenty_scratch, given_numbers, of_other, of_x, to_x);
+      block<space> memory(b_.ranks_workspace(n));
+      memory.fill(0xff);
+      arena<space> scratch(memory.data(), memory.bytes());
+      const auto check = [&](array<real, 1>& y, const std::vector<double>& want, const auto& native) {
+        const long long before = this->options_.allocations != nullptr ? this->options_.allocations() : 0;
+        this->call(native);
+        const long long made = this->options_.allocations != nullptr ? this->options_.allocations() - before : 0;
+        this->expect(y, expectation::plain(want), "ranks");
+        this->require(y.guards_unchanged(), "wrote outside its output");
+        this->require(made <= this->options_.allocations_allowed, "a call allocates");
+        this->require(scratch.used() == 0, "keeps its scratch");
+      };
+      array<real, 1> rank({n}, p), other_rank({n}, p), y({n}, p), z({n}, p);
+      check(rank, of_x, [&] { b_.ranks(scratch, keys.in(), rank.view()); });
+      check(other_rank, of_other, [&] { b_.ranks(scratch, others.in(), other_rank.view()); });
+      check(y, to_other, [&] { b_.match_ranks(scratch, values.in(), rank.in(), other_rank.in(), y.view()); });
+      check(z, to_x, [&] { b_.match_ranks(scratch, values.in(), other_rank.in(), rank.in(), z.view()); });
+      this->require(keys.unchanged() && others.unchanged() && values.unchanged(), "an input was changed");
     }
   }
 };

@@ -23,7 +23,7 @@ class backend {
   using real = float;
   using memory_space = host_space;
   using storage_types = types<float, bf16, f16>;
-  using capabilities = plumb::capabilities<cap::token_logp, cap::token_logp_grad>;
+  using capabilities = plumb::capabilities<cap::token_logp, cap::token_logp_grad, cap::gae, cap::ranks>;
   static constexpr determinism determinism_level = determinism::run_to_run;
 
   backend(const dnnl::engine& engine, const dnnl::stream& stream) : engine_(engine), stream_(stream) {
@@ -218,6 +218,13 @@ class backend {
       detail::dispatch(isa_, detail::token_logp_grad_rows<S>{in, grad, d_logits, map, first, last});
     });
   }
+
+  void gae(const trajectory_inputs<real>& in, const gae_options& options, const gae_outputs<real>& out) { serial_.gae(in, options, out); }
+  void ranks(arena<>& scratch, view<const real, 1> x, view<real, 1> y) { serial_.ranks(scratch, x, y); }
+  void match_ranks(arena<>& scratch, view<const real, 1> x, view<const real, 1> from, view<const real, 1> to, view<real, 1> y) {
+    serial_.match_ranks(scratch, x, from, to, y);
+  }
+  std::size_t ranks_workspace(index_t n) const { return serial_.ranks_workspace(n); }
 
   void sync() { compat::require_success("sync", "stream_wait", dnnl_stream_wait(stream_.get())); }
 
