@@ -10,16 +10,16 @@ PLUMB_NAMESPACE_BEGIN
 struct supervised_options {
   aggregation aggregate = aggregation::token_mean;
   double denominator = 0;     ///< see `aggregation`; host overload: 0 means what is given
-  double length_epsilon = 0;  ///< added to each length in `sequence_mean`
+  double length_epsilon = 0;  ///< added to each length in `sequence_mean`; 0 in the other modes
   double weight = 1;          ///< what the loss counts for beside others
 
   void require(const char* op) const {
     require_mode(op, "aggregate", aggregate, aggregation::sequence_sum);
-    detail::require_aggregation(op, length_epsilon, weight);
+    detail::require_aggregation(op, aggregate, length_epsilon, weight);
   }
 };
 
-/// Rows of `metrics`: `nll` per scored token in nats (perplexity is its exponential), `length` in scored tokens per sequence.
+/// Rows of `metrics`: `nll` per scored token in nats (perplexity is its exponential), `length` in scored tokens per sequence that has any.
 inline constexpr metric_info supervised_metrics[] = {{"nll"}, {"length"}};
 
 /// Token log-probabilities of all sequences, flat.
@@ -85,7 +85,8 @@ void supervised(B& b, arena_of<B>& scratch, const supervised_inputs<real_of<B>, 
     detail::scored_lengths(b, scratch, in.sequences, tokens, weights);
     b.reduce(reduction::sum, as_const(weights), cell(0, 1), write_mode::overwrite);
     b.copy(as_const(cell(0, 1)), cell(1, 0));
-    b.fill(cell(1, 1), static_cast<real>(static_cast<double>(sequences)));
+    b.transform(math::is_nonzero{}, weights, as_const(weights));  // a sequence without scored tokens is none
+    b.reduce(reduction::sum, as_const(weights), cell(1, 1), write_mode::overwrite);
   }
 }
 

@@ -68,18 +68,18 @@ struct kl_penalty_options {
   kl_estimate estimate{};
   aggregation aggregate = aggregation::token_mean;
   double denominator = 0;     ///< see `aggregation`; host overload: 0 means what is given
-  double length_epsilon = 0;  ///< added to each length in `sequence_mean`
+  double length_epsilon = 0;  ///< added to each length in `sequence_mean`; 0 in the other modes
   double weight = 1;          ///< what the loss counts for beside others: the KL coefficient
 
   void require(const char* op) const {
     require_mode(op, "aggregate", aggregate, aggregation::sequence_sum);
     estimate.require(op);
-    detail::require_aggregation(op, length_epsilon, weight);
+    detail::require_aggregation(op, aggregate, length_epsilon, weight);
   }
 };
 
-/// Rows of `metrics`: `kl` per scored token; `sequence_kl`, its sum per sequence (what an adaptive controller with a target of some nats
-/// is fed).
+/// Rows of `metrics`: `kl` per scored token; `sequence_kl`, its sum per sequence that has any (what an adaptive controller with a target
+/// of some nats is fed).
 inline constexpr metric_info kl_penalty_metrics[] = {{"kl"}, {"sequence_kl"}};
 
 /// Outputs that are not given are not computed. May overlap nothing.
@@ -153,7 +153,8 @@ void kl_penalty(B& b, arena_of<B>& scratch, const token_kl_inputs<real_of<B>, sp
     b.copy(as_const(cell(0, 0)), cell(1, 0));
     detail::scored_lengths(b, scratch, in.sequences, tokens, weights);
     b.reduce(reduction::sum, as_const(weights), cell(0, 1), write_mode::overwrite);
-    b.fill(cell(1, 1), static_cast<real>(static_cast<double>(sequences)));
+    b.transform(math::is_nonzero{}, weights, as_const(weights));  // a sequence without scored tokens is none
+    b.reduce(reduction::sum, as_const(weights), cell(1, 1), write_mode::overwrite);
   }
   if (out.kl.given()) {
     detail::scored_mask(b, scratch, in.sequences, spread);
@@ -236,6 +237,29 @@ void exact_kl(B& b, arena_of<B>& scratch, const exact_kl_inputs<real_of<B>, spac
   if (!out.d_logits.given()) return;
   b.transform(math::exact_kl_slope{}, out.d_logits, as_const(terms), broadcast_columns(as_const(kl), vocabulary), in.logits,
               broadcast_columns(as_const(lse), vocabulary));
+}
+
+/// What the host overload of `exact_kl` returns.
+template <class T>
+struct exact_kl_result {
+  std::vector<T> kl;        ///< `[N]`
+  std::vector<T> d_logits;  ///< `[N, V]`, row-major
+};
+
+/// Two times rows of logits of `vocabulary` columns in, on the serial backend.
+template <detail::host_range R>
+exact_kl_result<detail::value_of<R>> exact_kl(const R& logits, view<const detail::value_of<R>, 1> ref_logits, index_t vocabulary) {
+  using T = detail::value_of<R>;
+  constexpr const char* op = "exact_kl";
+  const view<const T, 1> x(logits);
+  require_same_shape(op, "ref_logits", ref_logits, "logits", x);
+  const auto rows = [&](const char* name, view<const T, 1> of) { return detail::host_rows(op, name, of, vocabulary, "tokens of the vocabulary"); };
+  const auto p = rows("logits", x), q = rows("ref_logits", ref_logits);
+  const index_t n = p.extent(0);
+  exact_kl_result<T> r{detail::zeros<T>(n), detail::zeros<T>(x.extent(0))};
+  detail::host_call<T> call(exact_kl_workspace(serial::backend<T>{}, n, vocabulary));
+  exact_kl(call.compute, call.scratch, {.logits = p, .ref_logits = q}, {.kl = r.kl, .d_logits = view<T, 2>(r.d_logits.data(), n, vocabulary)});
+  return r;
 }
 
 PLUMB_NAMESPACE_END

@@ -50,6 +50,9 @@ TEST_CASE("math: NaN, infinity, comparison") {
   CHECK(std::isnan(math::larger{}(not_a_number, 1.0)));
   CHECK(std::isnan(math::larger{}(1.0, not_a_number)));
   CHECK(math::keep_where{}(not_a_number, 0.0) == 0);
+  CHECK(math::keep_where{}(2.0, not_a_number) == 2);  // a mask of NaN is not 0: what it stands for counts, and says so
+  CHECK(math::keep_or<double>{1}(2.0, not_a_number) == 2);
+  CHECK(math::is_nonzero{}(not_a_number) == 1);
 }
 
 TEST_CASE("math: each term's second result is the derivative of its first") {

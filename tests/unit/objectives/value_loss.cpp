@@ -1,28 +1,14 @@
-// Value loss: three gradients, kinks, the laws, by hand, explained variance from parts, what is refused.
-#include "support/laws.hpp"
+// Value loss: three gradients, kinks, by hand, explained variance from parts, what is refused. Its laws: unit/laws/policy.cpp.
+#include "support/gradients.hpp"
 
 #include <plumb/objectives/value_loss.hpp>
+#include <plumb/testing/memory.hpp>
 
 using namespace plumb;
 using namespace plumb_test;
 using testing::normal_numbers;
 
 namespace {
-
-template <class T>
-laws::answer run(const laws::batch& batch, const value_loss_options& options, const laws::answer& into) {
-  const auto numbers = [](const std::vector<double>& x) { return std::vector<T>(x.begin(), x.end()); };
-  const auto values = numbers(batch.tokens[0]), old_values = numbers(batch.tokens[1]), returns = numbers(batch.tokens[2]);
-  std::vector<T> d(values.size()), metrics(2 * std::size(value_loss_metrics));
-  T loss = static_cast<T>(into.loss);
-  if (!into.d_tokens.empty()) d = numbers(into.d_tokens[0]);
-  desk<T> on;
-  value_loss(on.compute, on.scratch, {values, old_values, returns, {batch.begin, batch.end, batch.scored}}, options,
-             {loss, d, view<T, 2>(metrics.data(), std::size(value_loss_metrics), 2),
-              into.d_tokens.empty() ? write_mode::overwrite : write_mode::add});
-  const auto doubles = [](const std::vector<T>& x) { return std::vector<double>(x.begin(), x.end()); };
-  return {static_cast<double>(loss), {doubles(d)}, {}, doubles(metrics)};
-}
 
 const std::vector<std::int32_t> begin{0, 5, 7}, end{5, 7, 12};
 const std::vector<std::uint8_t> mask{0, 1, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1};
@@ -53,26 +39,6 @@ TEST_CASE("value_loss: gradients by dual numbers and differences") {
         },
         values, d);
   }
-}
-
-TEST_CASE("value_loss: laws of sequences") {
-  const auto plain = [](double x) { return x; };
-  for (const value_loss_options& setting : settings)
-    laws::check({.name = "value_loss",
-                 .tokens = {plain, plain, plain},
-                 .of_double =
-                     [&](const laws::batch& b, double denominator, const laws::answer& into) {
-                       value_loss_options o = setting;
-                       o.denominator = denominator;
-                       return run<double>(b, o, into);
-                     },
-                 .of_float =
-                     [&](const laws::batch& b, double denominator, const laws::answer& into) {
-                       value_loss_options o = setting;
-                       o.denominator = denominator;
-                       return run<float>(b, o, into);
-                     },
-                 .outside_loss = setting.clip_range > 0 ? std::vector<std::size_t>{} : std::vector<std::size_t>{1}});
 }
 
 TEST_CASE("value_loss: inside, at and beyond the range") {

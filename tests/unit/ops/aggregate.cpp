@@ -1,25 +1,14 @@
-// Aggregation: three gradients, the laws, three means by hand, what is refused.
-#include "support/laws.hpp"
+// Aggregation: three gradients, three means by hand, what is refused. Its laws: unit/laws/policy.cpp.
+#include "support/gradients.hpp"
 
 #include <plumb/ops/aggregate.hpp>
+#include <plumb/testing/memory.hpp>
 
 using namespace plumb;
 using namespace plumb_test;
 using testing::normal_numbers;
 
 namespace {
-
-template <class T>
-laws::answer run(const laws::batch& batch, const aggregate_options& options, const laws::answer& into) {
-  const std::vector<T> values(batch.tokens[0].begin(), batch.tokens[0].end());
-  std::vector<T> d(values.size());
-  T loss = static_cast<T>(into.loss);
-  if (!into.d_tokens.empty()) d.assign(into.d_tokens[0].begin(), into.d_tokens[0].end());
-  desk<T> on;
-  aggregate(on.compute, on.scratch, {values, {batch.begin, batch.end, batch.scored}}, options,
-            {loss, d, into.d_tokens.empty() ? write_mode::overwrite : write_mode::add});
-  return {static_cast<double>(loss), {std::vector<double>(d.begin(), d.end())}, {}, {}};
-}
 
 const std::vector<std::int32_t> begin{0, 5, 7}, end{5, 7, 12};
 const std::vector<std::uint8_t> mask{0, 1, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1};
@@ -31,7 +20,7 @@ constexpr aggregation modes[] = {aggregation::token_mean, aggregation::sequence_
 TEST_CASE("aggregate: gradients by dual numbers and differences") {
   const auto x = normal_numbers(10, 12);
   for (const aggregation mode : modes) {
-    const aggregate_options o{.mode = mode, .denominator = 3, .length_epsilon = 0.5, .weight = -2};
+    const aggregate_options o{.mode = mode, .denominator = 3, .length_epsilon = mode == aggregation::sequence_mean ? 0.5 : 0, .weight = -2};
     std::vector<double> d(12);
     desk<double> on;
     aggregate(on.compute, on.scratch, {x, sequences}, o, {.d_values = d});
@@ -44,18 +33,6 @@ TEST_CASE("aggregate: gradients by dual numbers and differences") {
         },
         x, d);
   }
-}
-
-TEST_CASE("aggregate: laws of sequences") {
-  for (const aggregation mode : modes)
-    laws::check({.name = "aggregate",
-                 .tokens = {[](double x) { return x; }},
-                 .of_double = [&](const laws::batch& b, double n, const laws::answer& into) {
-                   return run<double>(b, {.mode = mode, .denominator = n, .length_epsilon = 1e-8, .weight = 3}, into);
-                 },
-                 .of_float = [&](const laws::batch& b, double n, const laws::answer& into) {
-                   return run<float>(b, {.mode = mode, .denominator = n}, into);
-                 }});
 }
 
 TEST_CASE("aggregate: the three means by hand") {
@@ -83,6 +60,32 @@ TEST_CASE("aggregate: the three means by hand") {
   CHECK(aggregate(x, {begin, end, none}).loss == 0);
 }
 
+// verl's seq-mean-token-sum-norm divides each micro-batch's sum by its columns and by nothing else.
+TEST_CASE("aggregate: sums over a fixed length neither grow with the batch nor change when it is cut or padded") {
+  const auto x = normal_numbers(11, 12);
+  const auto sum_norm = [](const std::vector<double>& values, std::size_t rows, std::size_t columns, double rows_of_batch, double length) {
+    std::vector<std::int32_t> from(rows), to(rows);
+    padded_bounds(static_cast<index_t>(columns), from, to);
+    std::vector<std::uint8_t> counts;
+    for (const double v : values) counts.push_back(!std::isnan(v));
+    return aggregate(values, {from, to, counts}, {.mode = aggregation::sequence_sum, .denominator = rows_of_batch * length}).loss;
+  };
+  double sum = 0;
+  for (const double v : x) sum += v;
+  const double whole = sum_norm(x, 4, 3, 4, 8);
+  CHECK(whole == Catch::Approx(sum / 4 / 8).epsilon(1e-14));
+  auto twice = x;
+  twice.insert(twice.end(), x.begin(), x.end());
+  CHECK(sum_norm(twice, 8, 3, 8, 8) == Catch::Approx(whole).epsilon(1e-14));
+  double parts = 0;
+  for (std::size_t row = 0; row < 4; ++row) {
+    std::vector<double> one(x.begin() + static_cast<std::ptrdiff_t>(3 * row), x.begin() + static_cast<std::ptrdiff_t>(3 * row + 3));
+    one.resize(3 + row, std::nan(""));  // wider or not
+    parts += sum_norm(one, 1, 3 + row, 4, 8);
+  }
+  CHECK(parts == Catch::Approx(whole).epsilon(1e-13));
+}
+
 TEST_CASE("aggregate: what is refused, in a sentence, with nothing written") {
   std::vector<double> x(12), short_x(11), d(12, 5);
   desk<double> on;
@@ -90,6 +93,10 @@ TEST_CASE("aggregate: what is refused, in a sentence, with nothing written") {
         "plumb: aggregate: argument `scored` has shape [12], but its dimension 0 must be 11 (the number of tokens). Nothing was written.");
   CHECK(refusal([&] { aggregate(on.compute, on.scratch, {x, sequences}, {.denominator = 1, .length_epsilon = -1}, {.d_values = d}); }) ==
         "plumb: aggregate: option `length_epsilon` is -1 but must be 0 or positive. Nothing was written.");
+  for (const aggregation mode : {aggregation::token_mean, aggregation::sequence_sum})
+    CHECK(refusal([&] { aggregate(on.compute, on.scratch, {x, sequences}, {.mode = mode, .denominator = 1, .length_epsilon = 0.5}, {.d_values = d}); }) ==
+          "plumb: aggregate: option `length_epsilon` is 0.5 but must be 0 with token_mean and sequence_sum: only sequence_mean divides by lengths. Nothing "
+          "was written.");
   CHECK(refusal([&] { aggregate(on.compute, on.scratch, {x, sequences}, {.denominator = 1}, {.d_values = x}); }) ==
         "plumb: aggregate: output `d_values` overlaps `values` in memory. Nothing was written.");
   CHECK(d == std::vector<double>(12, 5));

@@ -143,7 +143,7 @@ TEST_CASE("kl: what does not count, adding, order of sequences, metrics") {
   }
   CHECK(all.loss == Catch::Approx(sum / 8).epsilon(1e-14));
   CHECK(all.kl == Catch::Approx(sum / 8).epsilon(1e-14));
-  CHECK(all.sequence_kl == Catch::Approx(sum / 3).epsilon(1e-14));
+  CHECK(all.sequence_kl == Catch::Approx(sum / 2).epsilon(1e-14));  // the third has no scored token
 
   desk<double> d;
   double loss = 0;
@@ -189,6 +189,13 @@ TEST_CASE("kl: the exact divergence of logits") {
   CHECK(g[2] == 0);
   exact_kl(d.compute, d.scratch, {{q.data(), 1, 3}, {p.data(), 1, 3}}, {.kl = kl});
   CHECK(kl == inf);
+  // Vectors in, the same numbers out.
+  const auto of_vectors = exact_kl(x, y, 5);
+  CHECK(of_vectors.d_logits == gradient);
+  CHECK(of_vectors.kl[0] + of_vectors.kl[1] == sum(x, static_cast<double*>(nullptr)));
+  CHECK(refusal([&] { exact_kl(x, y, 3); }) ==
+        "plumb: exact_kl: `logits` has 10 elements, which is no multiple of 3 tokens of the vocabulary. Nothing was written.");
+  CHECK(refusal([&] { exact_kl(x, p, 5); }) == "plumb: exact_kl: argument `ref_logits` has 3 elements, but `logits` has 10. Nothing was written.");
 }
 
 TEST_CASE("kl: what is refused, in a sentence, with nothing written") {
