@@ -1,57 +1,25 @@
 // DPO of 64 pairs of 1024 tokens each side, value, gradient and metrics from token log-probabilities, beside the loop that one would write.
 
-#include "support/rows.hpp"
+#include "support/replies.hpp"
 
 #include <plumb/objectives/dpo.hpp>
-
-#include <cmath>
 
 namespace {
 
 using namespace plumb_bench;
-constexpr std::size_t pairs = 64, length = 1024, tokens = 2 * pairs * length;
 
 template <class Row>
 void run(benchmark::State& state, std::type_identity<Row>) {
-  const auto logp = random_values<float>(tokens), ref = random_values<float>(tokens, 0.9f);
-  std::vector<std::int32_t> cu, chosen, rejected;
-  for (std::size_t s = 0; s <= 2 * pairs; ++s) cu.push_back(static_cast<std::int32_t>(s * length));
-  for (std::size_t p = 0; p < pairs; ++p) {
-    chosen.push_back(static_cast<std::int32_t>(2 * p));
-    rejected.push_back(static_cast<std::int32_t>(2 * p + 1));
-  }
-  std::vector<float> gradient(tokens), metrics(12);
-  float loss = 0;
-  const plumb::preference_pairs<> of{plumb::sequence_layout<>::packed(cu), chosen, rejected};
-  Row one;
-  desk<Row> on(plumb::dpo_workspace(one.backend, of, plumb::index_t{tokens}));
-  for (auto _ : state) {
-    plumb::dpo(on.row.backend, on.scratch, {.logp = logp, .ref_logp = ref, .pairs = of}, {.denominator = pairs},
-               {.loss = loss, .d_logp = gradient, .metrics = plumb::view<float, 2>(metrics.data(), 6, 2)});
-    benchmark::ClobberMemory();
-  }
-  const double loop = seconds([&] {
-    double total = 0;
-    for (std::size_t p = 0; p < pairs; ++p) {
-      double ratio[2] = {};
-      for (std::size_t side = 0; side < 2; ++side)
-        for (std::size_t t = 0; t < length; ++t) {
-          const std::size_t at = (2 * p + side) * length + t;
-          ratio[side] += static_cast<double>(logp[at]) - static_cast<double>(ref[at]);
-        }
-      const double z = 0.1 * (ratio[0] - ratio[1]);
-      total += z < 0 ? std::log1p(std::exp(z)) - z : std::log1p(std::exp(-z));
-      const auto d = static_cast<float>(-0.1 / (1 + std::exp(z)) / pairs);
-      for (std::size_t t = 0; t < length; ++t) {
-        gradient[2 * p * length + t] = d;
-        gradient[(2 * p + 1) * length + t] = -d;
-      }
-    }
-    benchmark::DoNotOptimize(total);
-    benchmark::ClobberMemory();
-  });
-  compare(state, "plain loop", loop);
-  count(state, "tokens/s", tokens);
+  time_row<Row>(
+      state, [](auto& b, const batch& x) { return plumb::dpo_workspace(b, x.in_pairs(), plumb::index_t{batch::tokens}); },
+      [](auto& b, auto& scratch, batch& x) {
+        plumb::dpo(b, scratch, {.logp = x.logp, .ref_logp = x.ref_logp, .pairs = x.in_pairs()}, {.denominator = batch::pairs},
+                   {.loss = x.loss, .d_logp = x.gradient, .metrics = x.metrics(6)});
+      },
+      pair_loop<true>([](double chosen, double rejected) {
+        const double z = 0.1 * (chosen - rejected), d = -0.1 * sigmoid(-z);
+        return pair_slopes{softplus(-z), d, -d};
+      }));
 }
 
 const int registered = add_rows("dpo/64 pairs of 2x1024", [](benchmark::State& s, auto row) { run(s, row); });

@@ -388,16 +388,18 @@ struct verl {
   template <class O>
   void aggregate(O& o, std::string_view loss_agg_mode) const {
     static constexpr const char* known[] = {"token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"};
+    double epsilon = 0;
     if (loss_agg_mode == known[0]) {
       o.aggregate = aggregation::token_mean;
     } else if (loss_agg_mode == known[1] || loss_agg_mode == known[3]) {
       o.aggregate = aggregation::sequence_sum;
     } else if (loss_agg_mode == known[2]) {
       o.aggregate = aggregation::sequence_mean;
-      o.length_epsilon = 1e-8;
+      epsilon = 1e-8;
     } else {
       detail::unknown("presets: verl().aggregate", loss_agg_mode, known);
     }
+    o.length_epsilon = epsilon;
   }
   void aggregate(policy& p, std::string_view loss_agg_mode) const { aggregate(p.options, loss_agg_mode); }
   /// PPO as its examples run it.
@@ -515,7 +517,7 @@ struct openrlhf {
   template <class O>
   void aggregate(O& o, bool token_level_loss) const {
     o.aggregate = token_level_loss ? aggregation::token_mean : aggregation::sequence_mean;
-    o.length_epsilon = 1e-8;
+    o.length_epsilon = token_level_loss ? 0 : 1e-8;
   }
   void aggregate(policy& p, bool token_level_loss) const { aggregate(p.options, token_level_loss); }
   gae_options gae(double gamma = 1, double lambd = 1) const { return {.gamma = gamma, .lambda = lambd}; }

@@ -64,7 +64,7 @@ inline plumb::aggregate_options openrlhf_aggregation(const golden_case& c, const
                                  : c.number("global_batch_size", rows_with_tokens(rows));
   return {.mode = of_tokens ? plumb::aggregation::token_mean : plumb::aggregation::sequence_mean,
           .denominator = count / c.number("dp_size", 1),
-          .length_epsilon = verl_epsilon};
+          .length_epsilon = of_tokens ? 0 : verl_epsilon};
 }
 
 }  // namespace golden

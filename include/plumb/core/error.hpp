@@ -26,6 +26,10 @@ class message {
     text_[length_] = '\0';
     return *this;
   }
+  message& operator<<(char c) {
+    const char one[2] = {c, '\0'};
+    return *this << static_cast<const char*>(one);
+  }
   message& operator<<(std::int64_t n) {
     char digits[24];
     int i = 23;

@@ -112,19 +112,17 @@ attribute_regression_result<detail::value_of<R>> attribute_regression(const R& p
   constexpr const char* op = "attribute_regression";
   const view<const T, 1> p(prediction);
   require_same_shape(op, "label", label, "prediction", p);
-  if (attributes < 1 || p.extent(0) % attributes != 0)
-    fail(message(op) << "`prediction` has " << p.extent(0) << " elements, which is no multiple of " << attributes
-                     << " attributes. Nothing was written.");
-  const index_t n = p.extent(0) / attributes;
-  const auto rows = [&](view<const T, 1> x) { return view<const T, 2>(x.data(), {n, attributes}, {attributes * x.stride(0), x.stride(0)}); };
+  const auto predictions = detail::host_rows(op, "prediction", p, attributes, "attributes");
+  const auto labels = detail::host_rows(op, "label", label, attributes, "attributes");
+  const index_t n = predictions.extent(0);
   if (options.denominator == 0) {
-    const index_t count = count_rated(rows(label), options.missing);
+    const index_t count = count_rated(labels, options.missing);
     options.denominator = static_cast<double>(count > 0 ? count : 1);
   }
   attribute_regression_result<T> r{.d_prediction = detail::zeros<T>(p.extent(0)), .mean_squared = detail::zeros<T>(attributes)};
   std::vector<T> m(static_cast<std::size_t>(2 * attributes));
   detail::host_call<T> call(attribute_regression_workspace(serial::backend<T>{}, n, attributes));
-  attribute_regression(call.compute, call.scratch, {.prediction = rows(p), .label = rows(label)}, options,
+  attribute_regression(call.compute, call.scratch, {.prediction = predictions, .label = labels}, options,
                        {.loss = r.loss, .d_prediction = view<T, 2>(r.d_prediction.data(), n, attributes),
                         .metrics = view<T, 2>(m.data(), attributes, 2)});
   for (std::size_t a = 0; a < r.mean_squared.size(); ++a)
@@ -173,6 +171,18 @@ void goal_reward(B& b, arena_of<B>& scratch, std::type_identity_t<const_real_vie
   if (options.mean == 0 && options.standard_deviation == 1) return;
   b.transform(math::standardize<real>{static_cast<real>(options.mean), static_cast<real>(1 / options.standard_deviation)},
               reward, as_const(reward));
+}
+
+/// Row-major predictions, as many columns as there are weights; a reward for each row out, on the serial backend.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> goal_reward(const R& prediction, view<const detail::value_of<R>, 1> weights, const goal_reward_options& options = {}) {
+  using T = detail::value_of<R>;
+  const auto rows = detail::host_rows("goal_reward", "prediction", view<const T, 1>(prediction), weights.extent(0), "weights");
+  auto reward = detail::zeros<T>(rows.extent(0));
+  serial::backend<T> compute;
+  detail::host_call<T> call(goal_reward_workspace(compute, rows.extent(0), rows.extent(1)));
+  goal_reward(call.compute, call.scratch, rows, weights, options, reward);
+  return reward;
 }
 
 /// Weights over (helpfulness, correctness, coherence, complexity, verbosity) published with HelpSteer2 (arXiv:2406.08673).

@@ -23,7 +23,7 @@ struct distillation_options {
   topk_rest rest = topk_rest::one_token;  ///< read only with a top-k teacher
   aggregation aggregate = aggregation::token_mean;
   double denominator = 0;     ///< see `aggregation`; host overload: 0 means the rows given
-  double length_epsilon = 0;  ///< added to each length in `sequence_mean`
+  double length_epsilon = 0;  ///< added to each length in `sequence_mean`; 0 in the other modes
   double weight = 1;          ///< what the loss counts for beside others
   index_t chunk_rows = 0;     ///< rows that go through scratch at once; 0: about a million entries
 
@@ -32,7 +32,7 @@ struct distillation_options {
     require_mode(op, "aggregate", aggregate, aggregation::sequence_sum);
     require_option(op, "temperature", temperature, temperature > 0, "positive");
     require_option(op, "chunk_rows", static_cast<double>(chunk_rows), chunk_rows >= 0, "0 (by itself) or positive");
-    detail::require_aggregation(op, length_epsilon, weight);
+    detail::require_aggregation(op, aggregate, length_epsilon, weight);
   }
 };
 

@@ -1,12 +1,11 @@
 #pragma once
-// What goes with attribute reward models of the SteerLM family: layouts of attributes, ratings from predictions, labels as text, standardised
-// rewards.
+// What goes with attribute reward models of the SteerLM family: layouts of attributes, ratings from predictions, standardised rewards. Ratings as text:
+// attribute_prompt.hpp.
 
 #include <plumb/compute/backend.hpp>
 #include <plumb/math/helpsteer.hpp>
 #include <plumb/ops/running_moments.hpp>
 
-#include <string>
 #include <string_view>
 
 PLUMB_NAMESPACE_BEGIN
@@ -38,21 +37,6 @@ template <class T, class Space>
 view<T, 2, Space> five_of_nine(const view<T, 2, Space>& x) {
   require_extent("helpsteer::five_of_nine", "x", x, 1, 9, "the nine attributes");
   return x.narrow(1, first_of_five, 5);
-}
-
-/// "quality:4,toxicity:0,...": ratings as SteerLM prompts and files write them; a `missing` one is left out. Host memory.
-template <std::size_t K, class T>
-std::string label_text(const char* const (&layout)[K], view<const T, 1> ratings, double missing = -100) {
-  require_extent("helpsteer::label_text", "ratings", ratings, 0, static_cast<index_t>(K), "the attributes of the layout");
-  std::string text;
-  for (std::size_t k = 0; k < K; ++k) {
-    const double r = static_cast<double>(ratings(static_cast<index_t>(k)));
-    if (r == missing) continue;
-    if (!(r >= 0 && r <= 1000) || r != static_cast<double>(static_cast<int>(r)))
-      fail(message("helpsteer::label_text") << "the rating of " << layout[k] << " is " << r << ", which is no whole number from 0 to 1000.");
-    text.append(text.empty() ? "" : ",").append(layout[k]).append(":").append(std::to_string(static_cast<int>(r)));
-  }
-  return text;
 }
 
 }  // namespace helpsteer
@@ -114,6 +98,29 @@ void standardize_rewards(B& b, std::type_identity_t<const_real_view<B>> reward, 
   const auto entry = [&](moments_entry e) { return const_real_view<B>(state.slice(e, 1).data(), {n}, {0}); };
   b.transform(math::standardize_by_moments<real>{static_cast<real>(options.epsilon)}, out, reward, entry(moments_count), entry(moments_mean),
               entry(moments_squares));
+}
+
+/// Predictions in, ratings in the same order out, on the serial backend.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> round_ratings(const R& prediction, const round_ratings_options& options = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(prediction);
+  auto rating = detail::zeros<T>(x.extent(0));
+  serial::backend<T> compute;
+  round_ratings(compute, as_row(x), options, view<T, 2>(rating.data(), 1, x.extent(0)));
+  return rating;
+}
+
+/// Rewards in, standardised ones out, by a state in host memory.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> standardize_rewards(const R& reward, view<const detail::value_of<R>, 1> state,
+                                                     const standardize_rewards_options& options = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(reward);
+  auto out = detail::zeros<T>(x.extent(0));
+  serial::backend<T> compute;
+  standardize_rewards(compute, x, state, options, out);
+  return out;
 }
 
 PLUMB_NAMESPACE_END

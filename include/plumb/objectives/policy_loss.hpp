@@ -21,7 +21,7 @@ struct policy_loss_options {
   double entropy_coefficient = 0;  ///< of the entropy bonus
   aggregation aggregate = aggregation::token_mean;
   double denominator = 0;     ///< see `aggregation`; host overload: 0 means what is given
-  double length_epsilon = 0;  ///< added to each length in `sequence_mean`
+  double length_epsilon = 0;  ///< added to each length in `sequence_mean`; 0 in the other modes
   double weight = 1;          ///< what the loss counts for beside others
 
   void require(const char* op) const {
@@ -33,7 +33,7 @@ struct policy_loss_options {
     kl.require(op, "kl.");
     require_option(op, "kl_coefficient", kl_coefficient, true, "a number");
     require_option(op, "entropy_coefficient", entropy_coefficient, true, "a number");
-    detail::require_aggregation(op, length_epsilon, weight);
+    detail::require_aggregation(op, aggregate, length_epsilon, weight);
   }
 };
 

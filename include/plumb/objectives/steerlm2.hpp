@@ -82,6 +82,28 @@ void steerlm2_weights(B& b, arena_of<B>& scratch, const steerlm2_weights_inputs<
   if (out.effective_samples.given()) detail::effective_samples(b, scratch, as_const(weight), in.groups, out.effective_samples);
 }
 
+/// What the host overload of `steerlm2_weights` returns.
+template <class T>
+struct steerlm2_weights_result {
+  std::vector<T> weight, log_weight;  ///< `[R]`
+  std::vector<T> effective_samples;   ///< `[G]`
+};
+
+/// Three vectors `[R]` and the groups in, on the serial backend.
+template <detail::host_range R>
+steerlm2_weights_result<detail::value_of<R>> steerlm2_weights(const R& log_p_attributes, view<const detail::value_of<R>, 1> log_p_reply,
+                                                              view<const detail::value_of<R>, 1> log_q, const sequence_layout<>& groups) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(log_p_attributes);
+  const index_t n = x.extent(0), g = groups.sequences();
+  detail::require_host_layout("steerlm2_weights", groups, n);
+  steerlm2_weights_result<T> r{detail::zeros<T>(n), detail::zeros<T>(n), detail::zeros<T>(g)};
+  detail::host_call<T> call(steerlm2_weights_workspace(serial::backend<T>{}, n, g));
+  steerlm2_weights(call.compute, call.scratch, {.log_p_attributes = x, .log_p_reply = log_p_reply, .log_q = log_q, .groups = groups},
+                   {.weight = r.weight, .log_weight = r.log_weight, .effective_samples = r.effective_samples});
+  return r;
+}
+
 /// Which number `steerlm2` reports as its loss; the gradient is the same.
 enum class steerlm2_value {
   listwise,      ///< `-sum w' log b'`: never negative, smallest at b' = w', where it is the weights' entropy

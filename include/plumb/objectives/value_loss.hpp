@@ -14,7 +14,7 @@ struct value_loss_options {
   double standard_deviation = 1;  ///< likewise; returns and old values are in standardized units already
   aggregation aggregate = aggregation::token_mean;
   double denominator = 0;     ///< see `aggregation`; host overload: 0 means what is given
-  double length_epsilon = 0;  ///< added to each length in `sequence_mean`
+  double length_epsilon = 0;  ///< added to each length in `sequence_mean`; 0 in the other modes
   double weight = 1;          ///< what the loss counts for beside others (PPO's value coefficient)
 
   void require(const char* op) const {
@@ -22,7 +22,7 @@ struct value_loss_options {
     require_option(op, "clip_range", clip_range, clip_range >= 0, "0 (no clipping) or positive");
     require_option(op, "mean", mean, true, "a number");
     require_option(op, "standard_deviation", standard_deviation, standard_deviation > 0, "positive");
-    detail::require_aggregation(op, length_epsilon, weight);
+    detail::require_aggregation(op, aggregate, length_epsilon, weight);
   }
 };
 

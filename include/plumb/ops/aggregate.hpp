@@ -17,8 +17,10 @@ enum class aggregation {
 
 namespace detail {
 // What options with an aggregation check of it; the denominator, which belongs to a batch, apart.
-inline void require_aggregation(const char* op, double length_epsilon, double weight) {
+inline void require_aggregation(const char* op, aggregation mode, double length_epsilon, double weight) {
   require_option(op, "length_epsilon", length_epsilon, length_epsilon >= 0, "0 or positive");
+  require_option(op, "length_epsilon", length_epsilon, length_epsilon == 0 || mode == aggregation::sequence_mean,
+                 "0 with token_mean and sequence_sum: only sequence_mean divides by lengths");
   require_weight(op, weight);
 }
 }  // namespace detail
@@ -27,12 +29,12 @@ inline void require_aggregation(const char* op, double length_epsilon, double we
 struct aggregate_options {
   aggregation mode = aggregation::token_mean;
   double denominator = 0;     ///< see `aggregation`; host overload: 0 means what is given
-  double length_epsilon = 0;  ///< added to each length in `sequence_mean` (verl: 1e-8)
+  double length_epsilon = 0;  ///< added to each length in `sequence_mean` (verl: 1e-8); 0 in the other modes
   double weight = 1;          ///< what the number counts for beside others
 
   void require(const char* op) const {
     require_mode(op, "mode", mode, aggregation::sequence_sum);
-    detail::require_aggregation(op, length_epsilon, weight);
+    detail::require_aggregation(op, mode, length_epsilon, weight);
   }
 };
 

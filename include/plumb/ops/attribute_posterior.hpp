@@ -3,6 +3,7 @@
 
 #include <plumb/compute/backend.hpp>
 #include <plumb/math/attribute_posterior.hpp>
+#include <plumb/ops/host.hpp>
 
 PLUMB_NAMESPACE_BEGIN
 
@@ -68,6 +69,32 @@ void attribute_posterior(B& b, arena_of<B>& scratch, const attribute_posterior_i
                                             static_cast<real>(options.clamp), static_cast<real>(options.missing), options.edges};
   b.transform(f, each, in.prediction, in.level);
   if (out.log_p.given()) b.reduce(reduction::sum, as_const(each), as_column(out.log_p), write_mode::overwrite);
+}
+
+/// What the host overload returns.
+template <class T>
+struct attribute_posterior_result {
+  std::vector<T> log_p;            ///< `[N]`
+  std::vector<T> log_p_attribute;  ///< `[N, K]`, row-major
+};
+
+/// Row-major predictions of `attributes` columns, and a level for each, or one request `[K]` for all replies; on the serial backend.
+template <detail::host_range R>
+attribute_posterior_result<detail::value_of<R>> attribute_posterior(const R& prediction, view<const detail::value_of<R>, 1> level, index_t attributes,
+                                                                    const attribute_posterior_options& options = {}) {
+  using T = detail::value_of<R>;
+  constexpr const char* op = "attribute_posterior";
+  const view<const T, 1> p(prediction);
+  const auto rows = detail::host_rows(op, "prediction", p, attributes, "attributes");
+  const index_t n = rows.extent(0);
+  const bool one_request = level.extent(0) == attributes;
+  if (!one_request) require_same_shape(op, "level", level, "prediction", p);
+  attribute_posterior_result<T> r{detail::zeros<T>(n), detail::zeros<T>(p.extent(0))};
+  detail::host_call<T> call(attribute_posterior_workspace(serial::backend<T>{}, n, attributes));
+  const auto levels = one_request ? broadcast_rows(level, n) : detail::host_rows(op, "level", level, attributes, "attributes");
+  attribute_posterior(call.compute, call.scratch, {.prediction = rows, .level = levels}, options,
+                      {.log_p = r.log_p, .log_p_attribute = view<T, 2>(r.log_p_attribute.data(), n, attributes)});
+  return r;
 }
 
 PLUMB_NAMESPACE_END

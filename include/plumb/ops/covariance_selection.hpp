@@ -97,4 +97,29 @@ void covariance_selection(B& b, arena_of<B>& scratch, const covariance_selection
              {.count = options.count}, {.chosen = out.chosen, .rest = out.rest});
 }
 
+/// What the host overload returns, as in `covariance_selection_outputs`.
+template <class T>
+struct covariance_selection_result {
+  std::vector<T> chosen, rest, covariance;  ///< `[N]`
+};
+
+/// Vectors and a layout in, on the serial backend.
+template <detail::host_range R>
+covariance_selection_result<detail::value_of<R>> covariance_selection(const R& logp, view<const detail::value_of<R>, 1> advantages,
+                                                                      const sequence_layout<>& sequences,
+                                                                      const covariance_selection_options& options = {},
+                                                                      view<const detail::value_of<R>, 1> excluded = {},
+                                                                      view<const detail::value_of<R>, 1> order = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(logp);
+  const index_t n = x.extent(0);
+  detail::require_host_layout("covariance_selection", sequences, n);
+  covariance_selection_result<T> r{detail::zeros<T>(n), detail::zeros<T>(n), detail::zeros<T>(n)};
+  detail::host_call<T> call(covariance_selection_workspace(serial::backend<T>{}, sequences, n));
+  covariance_selection(call.compute, call.scratch,
+                       {.logp = x, .advantages = advantages, .excluded = excluded, .order = order, .sequences = sequences}, options,
+                       {.chosen = r.chosen, .rest = r.rest, .covariance = r.covariance});
+  return r;
+}
+
 PLUMB_NAMESPACE_END

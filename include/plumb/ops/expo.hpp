@@ -3,6 +3,7 @@
 
 #include <plumb/compute/backend.hpp>
 #include <plumb/math/expo.hpp>
+#include <plumb/ops/host.hpp>
 
 PLUMB_NAMESPACE_BEGIN
 
@@ -13,12 +14,12 @@ struct extrapolate_weights_options {
   void require(const char* op) const { require_option(op, "alpha", alpha, true, "a number"); }
 };
 
-/// `out = sft + (1 + alpha) (aligned - sft)`, parameter by parameter, as `aligned + alpha (aligned - sft)`. Any storage type; `out` may be
+/// `out = sft + (1 + alpha) (aligned - sft)`, parameter by parameter, as `aligned + alpha (aligned - sft)`. Any storage type and rank; `out` may be
 /// `aligned` itself. arXiv:2404.16792; HelpSteer2-Preference (arXiv:2410.01257) found its factor 1 + alpha = 1.52 on RewardBench. Costs
 /// no training, so `alpha` is chosen on held-out preferences: large ones break a model. Enqueues and returns.
-template <class B, class S>
-void extrapolate_weights(B& b, view<const S, 1, space_of<B>> sft, std::type_identity_t<view<const S, 1, space_of<B>>> aligned,
-                         const extrapolate_weights_options& options, std::type_identity_t<view<S, 1, space_of<B>>> out) {
+template <class B, class S, int R>
+void extrapolate_weights(B& b, view<const S, R, space_of<B>> sft, std::type_identity_t<view<const S, R, space_of<B>>> aligned,
+                         const extrapolate_weights_options& options, std::type_identity_t<view<S, R, space_of<B>>> out) {
   using real = real_of<B>;
   static_assert(check_backend<B>());
   constexpr const char* op = "extrapolate_weights";
@@ -33,6 +34,18 @@ void extrapolate_weights(B& b, view<const S, 1, space_of<B>> sft, std::type_iden
   require_same_shape(op, "out", out, "sft", sft);
   options.require(op);
   b.transform(math::extrapolate<real>{static_cast<real>(options.alpha)}, out, sft, aligned);
+}
+
+/// Vectors in, the extrapolated parameters out, on the serial backend.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> extrapolate_weights(const R& sft, view<const detail::value_of<R>, 1> aligned,
+                                                     const extrapolate_weights_options& options = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> from(sft);
+  auto out = detail::zeros<T>(from.extent(0));
+  serial::backend<T> compute;
+  extrapolate_weights(compute, from, aligned, options, out);
+  return out;
 }
 
 PLUMB_NAMESPACE_END

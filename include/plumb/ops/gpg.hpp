@@ -30,15 +30,15 @@ std::size_t gpg_advantage_workspace(const B&, const sequence_layout<space_of<B>>
   workspace_size w;
   for (int i = 0; i < 3; ++i) w.template add<real>(replies);
   for (int i = 0; i < 4; ++i) w.template add<real>(groups.sequences());
-  for (int i = 0; i < 3; ++i) w.template add<real>(1);
-  return w.bytes();
+  return w.template add<real>(2).template add<real>(1).bytes();
 }
 
 /// `A = (counted replies / valid replies) (r - mean of the group) / divisor` (arXiv:2504.02546, section 3.2). `advantage` `[S]`; 0 for replies that
-/// do not count. The call sees the whole batch. Checked against verl `compute_gpg_outcome_advantage`.
-template <class B>
+/// do not count. The call sees whole groups; the factor is that of all ranks, and every rank calls, those without replies too (one sum of two
+/// numbers). Checked against verl `compute_gpg_outcome_advantage`.
+template <class B, communicator_for<B> C>
   requires has_backend_types<B>
-void gpg_advantage(B& b, arena_of<B>& scratch, const group_advantage_inputs<real_of<B>, space_of<B>>& in, const gpg_options& options,
+void gpg_advantage(B& b, arena_of<B>& scratch, C& ranks, const group_advantage_inputs<real_of<B>, space_of<B>>& in, const gpg_options& options,
                    const std::type_identity_t<real_view<B>>& advantage) {
   using real = real_of<B>;
   static_assert(check_backend<B>());
@@ -54,7 +54,7 @@ void gpg_advantage(B& b, arena_of<B>& scratch, const group_advantage_inputs<real
   detail::group_numbers<B> g(scratch, groups);
   const auto valid_of = scratch.template take<real>(groups);
   const auto deviation = scratch.template take<real>(replies), spread = scratch.template take<real>(replies), count = scratch.template take<real>(replies);
-  const auto counted = scratch.template take<real>(1), valid = scratch.template take<real>(1);
+  const auto sums = scratch.template take<real>(2), counted = sums.slice(0, 1), valid = sums.slice(1, 1);
   detail::shift_by_top(b, scratch, in.rewards, in.groups, g, {}, spread, deviation);
   detail::subtract_mean(b, scratch, const_real_view<B>{}, in.groups, g, spread, deviation, deviation);
   if (options.valid == gpg_valid::varied_groups) {
@@ -66,10 +66,20 @@ void gpg_advantage(B& b, arena_of<B>& scratch, const group_advantage_inputs<real
   }
   b.reduce(reduction::sum, as_const(valid_of), valid, write_mode::overwrite);
   b.reduce(reduction::sum, as_const(g.count), counted, write_mode::overwrite);
+  ranks.all_reduce_sum(sums);
   b.transform(math::mean_of_sum{}, counted, as_const(counted), as_const(valid));
   detail::to_replies(b, g.count, in.groups, count);
   b.transform(math::gpg_term<real>{static_cast<real>(options.divisor), options.alone == advantage::lone_reply::reward}, advantage, as_const(deviation),
               in.rewards, as_const(count), detail::repeated_number<B>(counted, replies));
+}
+
+/// One rank.
+template <class B>
+  requires has_backend_types<B>
+void gpg_advantage(B& b, arena_of<B>& scratch, const group_advantage_inputs<real_of<B>, space_of<B>>& in, const gpg_options& options,
+                   const std::type_identity_t<real_view<B>>& advantage) {
+  const distributed::local one;
+  gpg_advantage(b, scratch, one, in, options, advantage);
 }
 
 /// Rewards in any order and `group_by_prompt(prompt_ids)` in, advantages in the order of the rewards out.

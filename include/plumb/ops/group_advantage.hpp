@@ -255,4 +255,15 @@ group_advantage_result<detail::value_of<R>> group_advantage(const R& rewards, co
   return r;
 }
 
+/// One advantage per reply to one for each of `tokens` tokens of a host layout.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> token_advantage(const R& advantage, const sequence_layout<>& sequences, index_t tokens) {
+  using T = detail::value_of<R>;
+  detail::require_host_layout("token_advantage", sequences, tokens);
+  auto y = detail::zeros<T>(tokens);
+  serial::backend<T> compute;
+  token_advantage(compute, view<const T, 1>(advantage), sequences, view<T, 1>(y));
+  return y;
+}
+
 PLUMB_NAMESPACE_END

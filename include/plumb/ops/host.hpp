@@ -32,6 +32,21 @@ std::vector<T> zeros(index_t n) {
   return std::vector<T>(static_cast<std::size_t>(n));
 }
 
+/// Checks a layout against `tokens` numbers, what it holds too.
+inline void require_host_layout(const char* op, const sequence_layout<>& sequences, index_t tokens) {
+  require_sequences(op, sequences, tokens);
+  require_layout_data(op, sequences, tokens);
+}
+
+/// `x` row by row, as `[rows, columns]`; `of_what` are the columns.
+template <class T>
+view<const T, 2> host_rows(const char* op, const char* name, view<const T, 1> x, index_t columns, const char* of_what) {
+  if (columns < 1 || x.extent(0) % columns != 0)
+    fail(message(op) << "`" << name << "` has " << x.extent(0) << " elements, which is no multiple of " << columns << " " << of_what
+                     << ". Nothing was written.");
+  return {x.data(), {x.extent(0) / columns, columns}, {columns * x.stride(0), x.stride(0)}};
+}
+
 }  // namespace detail
 
 PLUMB_NAMESPACE_END

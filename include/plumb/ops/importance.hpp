@@ -519,4 +519,32 @@ rejection_result<detail::value_of<R>> reject_tokens(const R& logp, view<const de
   return r;
 }
 
+/// Log-probabilities under both policies and a host layout; the value of each of `ratio_statistics_metrics` out.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> ratio_statistics(const R& logp, view<const detail::value_of<R>, 1> sampler_logp, const sequence_layout<>& sequences,
+                                                  const ratio_statistics_options& options = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(logp);
+  detail::require_host_layout("ratio_statistics", sequences, x.extent(0));
+  T m[std::size(ratio_statistics_metrics)][2] = {};
+  const view<T, 2> metrics(&m[0][0], std::size(ratio_statistics_metrics), 2);
+  detail::host_call<T> call(ratio_statistics_workspace(serial::backend<T>{}, sequences, x.extent(0)));
+  ratio_statistics(call.compute, call.scratch, {.logp = x, .sampler_logp = sampler_logp, .sequences = sequences}, options, metrics);
+  return metric_values(ratio_statistics_metrics, metrics);
+}
+
+/// Log-probabilities under both policies and a host layout; the value of each of `off_policy_metrics` out.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> off_policy_statistics(const R& logp, view<const detail::value_of<R>, 1> sampler_logp,
+                                                       const sequence_layout<>& sequences, const off_policy_options& options = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(logp);
+  detail::require_host_layout("off_policy_statistics", sequences, x.extent(0));
+  T m[std::size(off_policy_metrics)][2] = {};
+  const view<T, 2> metrics(&m[0][0], std::size(off_policy_metrics), 2);
+  detail::host_call<T> call(off_policy_statistics_workspace(serial::backend<T>{}, sequences, x.extent(0)));
+  off_policy_statistics(call.compute, call.scratch, {.logp = x, .sampler_logp = sampler_logp, .sequences = sequences}, options, metrics);
+  return metric_values(off_policy_metrics, metrics);
+}
+
 PLUMB_NAMESPACE_END

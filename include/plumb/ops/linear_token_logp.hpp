@@ -227,4 +227,27 @@ void linear_token_logp_backward(B& b, arena_of<B>& scratch, const linear_token_l
   }
 }
 
+/// Hidden states and head, row by row of `width` numbers, and a target for each hidden state; log-probabilities out, on the serial backend.
+template <detail::host_range R>
+token_logp_result<detail::value_of<R>> linear_token_logp(const R& hidden, view<const detail::value_of<R>, 1> head, view<const std::int32_t, 1> targets,
+                                                         index_t width, const linear_token_logp_options& options = {},
+                                                         view<const detail::value_of<R>, 1> bias = {}) {
+  using T = detail::value_of<R>;
+  constexpr const char* op = "linear_token_logp";
+  const linear_token_logp_inputs<T> in{.hidden = detail::host_rows(op, "hidden", view<const T, 1>(hidden), width, "numbers a row"),
+                                       .head = detail::host_rows(op, "head", head, width, "numbers a row"),
+                                       .bias = bias,
+                                       .targets = targets,
+                                       .rows = {}};
+  const index_t n = in.hidden.extent(0);
+  require_extent(op, "targets", targets, 0, n, "rows of `hidden`");
+  require_id_data(op, "targets", targets, in.head.extent(0), true);
+  options.require(op);
+  token_logp_result<T> r{detail::zeros<T>(n), detail::zeros<T>(n), detail::zeros<T>(n)};
+  serial::backend<T> compute;
+  detail::host_call<T> call(linear_token_logp_workspace(compute, in, options));
+  linear_token_logp(call.compute, call.scratch, in, options, {.logp = r.logp, .log_sum_exp = r.log_sum_exp, .entropy = r.entropy});
+  return r;
+}
+
 PLUMB_NAMESPACE_END

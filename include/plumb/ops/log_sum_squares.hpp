@@ -97,4 +97,15 @@ void log_sum_squares_backward(B& b, view<const S, 2, space_of<B>> logits, const 
               broadcast_columns(grad.log_sum_exp_twice, v), broadcast_columns(grad.d_log_sum_squares, v));
 }
 
+/// Rows of logits of `vocabulary` columns in, `log sum_v p_v^2` of each out, on the serial backend.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> log_sum_squares(const R& logits, index_t vocabulary, const token_logp_options& options = {}) {
+  using T = detail::value_of<R>;
+  const auto rows = detail::host_rows("log_sum_squares", "logits", view<const T, 1>(logits), vocabulary, "tokens of the vocabulary");
+  auto y = detail::zeros<T>(rows.extent(0));
+  detail::host_call<T> call(log_sum_squares_workspace(serial::backend<T>{}, rows.extent(0), vocabulary));
+  log_sum_squares(call.compute, call.scratch, rows, options, {.log_sum_squares = y});
+  return y;
+}
+
 PLUMB_NAMESPACE_END

@@ -6,6 +6,7 @@
 
 #include <iterator>
 #include <limits>
+#include <vector>
 
 PLUMB_NAMESPACE_BEGIN
 
@@ -24,6 +25,16 @@ template <class Real>
 Real metric_value(metric_kind kind, Real sum, Real count) {
   if (!(Real(0) < count)) return static_cast<Real>(std::numeric_limits<double>::quiet_NaN());
   return kind == metric_kind::mean ? sum / count : kind == metric_kind::max ? sum : -sum;
+}
+
+/// The value of each row of a metrics array in host memory.
+template <class Real, std::size_t K>
+std::vector<std::remove_const_t<Real>> metric_values(const metric_info (&infos)[K], view<Real, 2> metrics) {
+  require_extent("metric_values", "metrics", metrics, 0, static_cast<index_t>(K), "the number of metrics");
+  require_extent("metric_values", "metrics", metrics, 1, 2, "sum and count");
+  std::vector<std::remove_const_t<Real>> values;
+  for (index_t k = 0; k < metrics.extent(0); ++k) values.push_back(metric_value(infos[k].kind, metrics(k, 0), metrics(k, 1)));
+  return values;
 }
 
 /// Adds the metrics of another micro-batch or rank to `into`; both `[K, 2]` in host memory. Keep `into` in double, whatever the backend computes in:

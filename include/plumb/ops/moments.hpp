@@ -94,4 +94,22 @@ void moments(B& b, arena_of<B>& scratch, const moments_inputs<real_of<B>, space_
   moments(b, scratch, one, in, options, out);
 }
 
+/// What the host overload returns.
+template <class T>
+struct moments_result {
+  T count = 0, mean = 0, variance = 0;
+};
+
+/// A vector and a layout in, on the serial backend.
+template <detail::host_range R>
+moments_result<detail::value_of<R>> moments(const R& values, const sequence_layout<>& sequences, const moments_options& options = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(values);
+  detail::require_host_layout("moments", sequences, x.extent(0));
+  moments_result<T> r;
+  detail::host_call<T> call(moments_workspace(serial::backend<T>{}, sequences, x.extent(0)));
+  moments(call.compute, call.scratch, {.values = x, .sequences = sequences}, options, {.count = r.count, .mean = r.mean, .variance = r.variance});
+  return r;
+}
+
 PLUMB_NAMESPACE_END

@@ -92,6 +92,20 @@ void ld_dpo_weights(B& b, arena_of<B>& scratch, const preference_pairs<space_of<
   b.transform(math::length_desensitized<real>{static_cast<real>(options.alpha)}, weight, as_const(weight), as_const(excess));
 }
 
+/// The weights of a layout over `tokens` tokens in host memory, on the serial backend: `ld_dpo_weights<float>(pairs, tokens)`.
+template <class T>
+  requires std::is_floating_point_v<T>
+std::vector<T> ld_dpo_weights(const preference_pairs<>& pairs, index_t tokens, const ld_dpo_options& options = {}) {
+  constexpr const char* op = "ld_dpo_weights";
+  detail::require_host_layout(op, pairs.sequences, tokens);
+  require_id_data(op, "pairs.chosen", pairs.chosen, pairs.sequences.sequences(), false);
+  require_id_data(op, "pairs.rejected", pairs.rejected, pairs.sequences.sequences(), false);
+  auto weight = detail::zeros<T>(tokens);
+  detail::host_call<T> call(ld_dpo_weights_workspace(serial::backend<T>{}, pairs, tokens));
+  ld_dpo_weights(call.compute, call.scratch, pairs, options, view<T, 1>(weight));
+  return weight;
+}
+
 /// Token log-probabilities of all sequences, and which is preferred to which.
 template <class Real, class Space = host_space>
 struct wpo_inputs {
@@ -147,6 +161,21 @@ void wpo_weights(B& b, arena_of<B>& scratch, const wpo_inputs<real_of<B>, space_
   b.transform(math::exp_of_sum{}, weight, as_const(chosen), as_const(rejected));
 }
 
+/// Vectors and pairs in, a weight for each pair out, on the serial backend.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> wpo_weights(const R& logp, const preference_pairs<>& pairs, view<const detail::value_of<R>, 1> log_sum_squares = {}) {
+  using T = detail::value_of<R>;
+  constexpr const char* op = "wpo_weights";
+  const view<const T, 1> x(logp);
+  detail::require_host_layout(op, pairs.sequences, x.extent(0));
+  require_id_data(op, "pairs.chosen", pairs.chosen, pairs.sequences.sequences(), false);
+  require_id_data(op, "pairs.rejected", pairs.rejected, pairs.sequences.sequences(), false);
+  auto weight = detail::zeros<T>(pairs.pairs());
+  detail::host_call<T> call(wpo_weights_workspace(serial::backend<T>{}, pairs, x.extent(0)));
+  wpo_weights(call.compute, call.scratch, {.logp = x, .log_sum_squares = log_sum_squares, .pairs = pairs}, view<T, 1>(weight));
+  return weight;
+}
+
 /// Options of `sync_reference`.
 struct reference_sync_options {
   double share = 0.6;  ///< of the policy; in (0, 1]; 1 copies it
@@ -154,12 +183,13 @@ struct reference_sync_options {
   void require(const char* op) const { require_option(op, "share", share, share > 0 && share <= 1, "in (0, 1]"); }
 };
 
-/// `reference = share policy + (1 - share) reference`, parameter by parameter: the moving reference of TR-DPO, arXiv:2404.09656. For parameters in the
-/// type of computation; takes no scratch. (TRL's callback: `ref_model_mixup_alpha`, every `ref_model_sync_steps`.)
-template <class B, int R>
+/// `reference = share policy + (1 - share) reference`, parameter by parameter: the moving reference of TR-DPO, arXiv:2404.09656. Any storage types, of
+/// one model or of each, and any rank; takes no scratch. A reference in 16 bits stands still where a step is below half of its last digit (bf16: a share
+/// of 1/256 of the difference of numbers alike): small shares want it in float, whatever the policy is in. (TRL's callback: `ref_model_mixup_alpha`,
+/// every `ref_model_sync_steps`.)
+template <class B, class P, class S, int R>
   requires has_backend_types<B>
-void sync_reference(B& b, view<const real_of<B>, R, space_of<B>> policy, const reference_sync_options& options,
-                    view<real_of<B>, R, space_of<B>> reference) {
+void sync_reference(B& b, view<const P, R, space_of<B>> policy, const reference_sync_options& options, view<S, R, space_of<B>> reference) {
   static_assert(check_backend<B>());
   constexpr const char* op = "sync_reference";
   require_arguments(op, {{"reference", reference}}, {{"policy", policy}});
@@ -170,6 +200,14 @@ void sync_reference(B& b, view<const real_of<B>, R, space_of<B>> policy, const r
   } else {
     b.copy(policy, reference);
   }
+}
+
+/// A vector into a reference in host memory, on the serial backend.
+template <detail::host_range R>
+void sync_reference(const R& policy, view<detail::value_of<R>, 1> reference, const reference_sync_options& options = {}) {
+  using T = detail::value_of<R>;
+  serial::backend<T> compute;
+  sync_reference(compute, view<const T, 1>(policy), options, reference);
 }
 
 PLUMB_NAMESPACE_END

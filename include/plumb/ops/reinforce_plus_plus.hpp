@@ -154,4 +154,25 @@ void reinforce_plus_plus_baseline(B& b, arena_of<B>& scratch, const reinforce_pl
   reinforce_plus_plus_baseline(b, scratch, one, in, options, advantage);
 }
 
+/// Rewards in any order, which of them answer the same prompt, and a host layout of their tokens, sequence `s` being reply `s`; the advantage of each
+/// of `tokens` tokens out.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> reinforce_plus_plus_baseline(const R& rewards, const prompt_groups& groups, const sequence_layout<>& sequences,
+                                                              index_t tokens, const reinforce_plus_plus_baseline_options& options = {},
+                                                              view<const std::uint8_t, 1> scored = {}) {
+  using T = detail::value_of<R>;
+  constexpr const char* op = "reinforce_plus_plus_baseline";
+  detail::require_host_layout(op, sequences, tokens);
+  require_extent(op, "rewards", view<const T, 1>(rewards), 0, sequences.sequences(), "the number of sequences");
+  auto advantage = detail::zeros<T>(tokens);
+  detail::host_advantage<T>(op, view<const T, 1>(rewards), groups, scored,
+                            [&](view<const T, 1> grouped, const sequence_layout<>& layout, view<T, 1>) {
+    const auto begin = detail::picked(groups.order, sequences.begin), end = detail::picked(groups.order, sequences.end);
+    const sequence_layout<> replies{begin, end, sequences.scored};
+    detail::host_call<T> call(reinforce_plus_plus_baseline_workspace(serial::backend<T>{}, layout, replies, tokens));
+    reinforce_plus_plus_baseline(call.compute, call.scratch, {.rewards = grouped, .groups = layout, .sequences = replies}, options, advantage);
+  });
+  return advantage;
+}
+
 PLUMB_NAMESPACE_END

@@ -326,4 +326,51 @@ void reward_head_backward(B& b, arena_of<B>& scratch, const reward_head_inputs<S
   }
 }
 
+/// What the host overloads return.
+template <class T>
+struct reward_head_result {
+  std::vector<T> reward;      ///< `[S]`; empty without `attribute_weights`, unless the head has one output
+  std::vector<T> attributes;  ///< `[S, K]`, row-major
+};
+
+/// Where in a sequence its reward is read.
+enum class reward_pooling {
+  last_token,  ///< at the last scored token
+  mean         ///< as the mean over the scored tokens
+};
+
+/// Hidden states of all tokens and the head, row by row of `width` numbers, and a layout over the tokens; a reward for each sequence out, on the
+/// serial backend.
+template <detail::host_range R>
+reward_head_result<detail::value_of<R>> reward_head(const R& hidden, view<const detail::value_of<R>, 1> head, index_t width,
+                                                    const sequence_layout<>& sequences, reward_pooling pooling = reward_pooling::last_token,
+                                                    const reward_head_options& options = {}, view<const detail::value_of<R>, 1> attribute_weights = {},
+                                                    view<const detail::value_of<R>, 1> bias = {}) {
+  using T = detail::value_of<R>;
+  constexpr const char* op = "reward_head";
+  require_mode(op, "pooling", pooling, reward_pooling::mean);
+  reward_head_inputs<T, T> in{.hidden = detail::host_rows(op, "hidden", view<const T, 1>(hidden), width, "numbers a row"),
+                              .head = detail::host_rows(op, "head", head, width, "numbers a row"),
+                              .bias = bias,
+                              .rows = {},
+                              .sequences = {},
+                              .attribute_weights = attribute_weights};
+  const index_t tokens = in.hidden.extent(0), s = sequences.sequences(), k = in.head.extent(0);
+  detail::require_host_layout(op, sequences, tokens);
+  options.require(op);
+  std::vector<std::int32_t> last(static_cast<std::size_t>(s));
+  if (pooling == reward_pooling::mean) {
+    in.sequences = sequences;
+  } else {
+    last_scored_rows(sequences, tokens, last);
+    in.rows = last;
+  }
+  reward_head_result<T> r{{}, detail::zeros<T>(s * k)};
+  if (attribute_weights.given() || k == 1) r.reward = detail::zeros<T>(s);
+  serial::backend<T> compute;
+  detail::host_call<T> call(reward_head_workspace(compute, in, options));
+  reward_head(call.compute, call.scratch, in, options, {.reward = r.reward, .attributes = view<T, 2>(r.attributes.data(), s, k)});
+  return r;
+}
+
 PLUMB_NAMESPACE_END

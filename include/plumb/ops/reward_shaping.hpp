@@ -75,4 +75,15 @@ std::vector<detail::value_of<R>> shape_rewards(const R& rewards, const Rule& rul
   return shaped;
 }
 
+/// Scored tokens of each sequence of a host layout over `tokens` tokens: `reply_lengths<float>(sequences, tokens)`, for `opo_advantage`.
+template <class T>
+  requires std::is_floating_point_v<T>
+std::vector<T> reply_lengths(const sequence_layout<>& sequences, index_t tokens) {
+  detail::require_host_layout("reply_lengths", sequences, tokens);
+  auto lengths = detail::zeros<T>(sequences.sequences());
+  detail::host_call<T> call(shape_rewards_workspace(serial::backend<T>{}));
+  reply_lengths(call.compute, call.scratch, sequences, tokens, lengths);
+  return lengths;
+}
+
 PLUMB_NAMESPACE_END

@@ -4,6 +4,7 @@
 #include <plumb/compute/backend.hpp>
 #include <plumb/math/moments.hpp>
 #include <plumb/math/running_moments.hpp>
+#include <plumb/ops/host.hpp>
 
 #include <limits>
 
@@ -108,6 +109,23 @@ void merge_moments(B& b, arena_of<B>& scratch, const_real_view<B> from, real_vie
   require_extent(op, "into", into, 0, moments_size, "count, mean, squared deviations");
   scratch.require(op, merge_moments_workspace(b));
   detail::add_moments(b, scratch, from, into);
+}
+
+/// A vector into a state in host memory, on the serial backend.
+template <detail::host_range R>
+void update_moments(const R& values, view<detail::value_of<R>, 1> state) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(values);
+  detail::host_call<T> call(update_moments_workspace(serial::backend<T>{}, x.extent(0)));
+  update_moments(call.compute, call.scratch, x, state);
+}
+
+/// A state into another, both in host memory.
+template <detail::host_range R>
+void merge_moments(const R& from, view<detail::value_of<R>, 1> into) {
+  using T = detail::value_of<R>;
+  detail::host_call<T> call(merge_moments_workspace(serial::backend<T>{}));
+  merge_moments(call.compute, call.scratch, view<const T, 1>(from), into);
 }
 
 PLUMB_NAMESPACE_END

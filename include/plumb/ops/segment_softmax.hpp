@@ -68,4 +68,24 @@ void segment_log_softmax(B& b, arena_of<B>& scratch, const segment_log_softmax_i
   if (out.p.given()) b.transform(math::share{}, out.p, as_const(log_p), as_const(member));
 }
 
+/// What the host overload returns.
+template <class T>
+struct segment_log_softmax_result {
+  std::vector<T> log_p, p;     ///< `[R]`
+  std::vector<T> log_sum_exp;  ///< `[G]`
+};
+
+/// A vector and its groups in, on the serial backend.
+template <detail::host_range R>
+segment_log_softmax_result<detail::value_of<R>> segment_log_softmax(const R& x, const sequence_layout<>& groups) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> items(x);
+  const index_t n = items.extent(0), g = groups.sequences();
+  detail::require_host_layout("segment_log_softmax", groups, n);
+  segment_log_softmax_result<T> r{detail::zeros<T>(n), detail::zeros<T>(n), detail::zeros<T>(g)};
+  detail::host_call<T> call(segment_log_softmax_workspace(serial::backend<T>{}, n, g));
+  segment_log_softmax(call.compute, call.scratch, {.x = items, .groups = groups}, {.log_p = r.log_p, .p = r.p, .log_sum_exp = r.log_sum_exp});
+  return r;
+}
+
 PLUMB_NAMESPACE_END

@@ -153,6 +153,24 @@ inline std::vector<std::uint8_t> replies_with_rewards(view<const std::uint8_t, 2
   return y;
 }
 
+/// Rewards `[S, K]` as a flat vector in, one for each reply out, on the serial backend. `given` `[S, K]` may be `{}`.
+template <detail::host_range R>
+std::vector<detail::value_of<R>> sum_rewards(const R& rewards, view<const detail::value_of<R>, 1> weights, view<const std::uint8_t, 1> given = {}) {
+  using T = detail::value_of<R>;
+  constexpr const char* op = "sum_rewards";
+  const view<const T, 1> x(rewards);
+  const auto rows = detail::host_rows(op, "rewards", x, weights.extent(0), "reward functions");
+  if (given.given()) require_same_shape(op, "given", given, "rewards", x);
+  auto sum = detail::zeros<T>(rows.extent(0));
+  detail::host_call<T> call(sum_rewards_workspace(serial::backend<T>{}, rows.extent(0), rows.extent(1)));
+  sum_rewards(call.compute, call.scratch,
+              {.rewards = rows,
+               .weights = weights,
+               .given = given.given() ? detail::host_rows(op, "given", given, rows.extent(1), "reward functions") : view<const std::uint8_t, 2>()},
+              sum);
+  return sum;
+}
+
 /// What the host overload returns.
 template <class T>
 struct gdpo_result {

@@ -120,4 +120,23 @@ void token_statistics(B& b, arena_of<B>& scratch, const aggregate_inputs<real_of
   rows.tokens(3, metric_kind::max, math::identity{}, in.values);
 }
 
+/// What the host overload returns; NaN over nothing.
+template <class T>
+struct token_statistics_result {
+  T mean = 0, variance = 0, min = 0, max = 0;  ///< the variance is the biased one
+};
+
+/// A vector and a layout in, on the serial backend.
+template <detail::host_range R>
+token_statistics_result<detail::value_of<R>> token_statistics(const R& values, const sequence_layout<>& sequences) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(values);
+  detail::require_host_layout("token_statistics", sequences, x.extent(0));
+  T m[std::size(token_statistics_metrics)][2] = {};
+  detail::host_call<T> call(token_statistics_workspace(serial::backend<T>{}, sequences, x.extent(0)));
+  token_statistics(call.compute, call.scratch, {.values = x, .sequences = sequences}, view<T, 2>(&m[0][0], std::size(token_statistics_metrics), 2));
+  const auto value = [&](std::size_t k) { return metric_value(token_statistics_metrics[k].kind, m[k][0], m[k][1]); };
+  return {value(0), variance_from_sums(m[0][0], m[1][0], m[0][1]), value(2), value(3)};
+}
+
 PLUMB_NAMESPACE_END

@@ -5,6 +5,7 @@
 #include <plumb/compute/fused.hpp>
 #include <plumb/math/elementwise.hpp>
 #include <plumb/math/token_logp.hpp>
+#include <plumb/ops/host.hpp>
 
 PLUMB_NAMESPACE_BEGIN
 
@@ -196,6 +197,29 @@ void token_logp_backward(B& b, arena_of<B>& scratch, const token_logp_inputs<S, 
     scratch.require(op, token_logp_backward_workspace(b, n));
     detail::compose_token_logp_grad(b, scratch, in, options, grad, d_logits);
   }
+}
+
+/// What the host overload returns.
+template <class T>
+struct token_logp_result {
+  std::vector<T> logp, log_sum_exp, entropy;  ///< `[N]`, one per row
+};
+
+/// Rows of logits of `vocabulary` columns and a target for each; log-probabilities out, on the serial backend.
+template <detail::host_range R>
+token_logp_result<detail::value_of<R>> token_logp(const R& logits, view<const std::int32_t, 1> targets, index_t vocabulary,
+                                                  const token_logp_options& options = {}) {
+  using T = detail::value_of<R>;
+  constexpr const char* op = "token_logp";
+  const auto rows = detail::host_rows(op, "logits", view<const T, 1>(logits), vocabulary, "tokens of the vocabulary");
+  const index_t n = rows.extent(0);
+  require_extent(op, "targets", targets, 0, n, "one per row of `logits`");
+  require_id_data(op, "targets", targets, vocabulary, true);
+  token_logp_result<T> r{detail::zeros<T>(n), detail::zeros<T>(n), detail::zeros<T>(n)};
+  detail::host_call<T> call(token_logp_workspace(serial::backend<T>{}, n, vocabulary));
+  token_logp(call.compute, call.scratch, token_logp_inputs<T>{rows, targets}, options,
+             {.logp = r.logp, .log_sum_exp = r.log_sum_exp, .entropy = r.entropy});
+  return r;
 }
 
 PLUMB_NAMESPACE_END

@@ -2,6 +2,7 @@
 // Which scored tokens hold the largest numbers: of the highest entropy, say, or of the largest covariance.
 
 #include <plumb/math/top_tokens.hpp>
+#include <plumb/ops/host.hpp>
 #include <plumb/ops/metrics.hpp>
 
 #include <limits>
@@ -94,6 +95,25 @@ void top_tokens(B& b, arena_of<B>& scratch, const top_tokens_inputs<real_of<B>, 
   b.transform(math::is_chosen{}, spare, in.values, as_const(candidate), everywhere(low));
   if (out.chosen.given()) b.copy(as_const(spare), out.chosen);
   if (out.rest.given()) b.transform(math::not_chosen{}, out.rest, as_const(spare));
+}
+
+/// What the host overload returns, as in `top_tokens_outputs`.
+template <class T>
+struct top_tokens_result {
+  std::vector<T> chosen, rest;  ///< `[N]`
+};
+
+/// A vector and a layout in, on the serial backend.
+template <detail::host_range R>
+top_tokens_result<detail::value_of<R>> top_tokens(const R& values, const sequence_layout<>& sequences, const top_tokens_options& options = {},
+                                                  view<const detail::value_of<R>, 1> excluded = {}) {
+  using T = detail::value_of<R>;
+  const view<const T, 1> x(values);
+  detail::require_host_layout("top_tokens", sequences, x.extent(0));
+  top_tokens_result<T> r{detail::zeros<T>(x.extent(0)), detail::zeros<T>(x.extent(0))};
+  detail::host_call<T> call(top_tokens_workspace(serial::backend<T>{}, sequences, x.extent(0)));
+  top_tokens(call.compute, call.scratch, {.values = x, .excluded = excluded, .sequences = sequences}, options, {.chosen = r.chosen, .rest = r.rest});
+  return r;
 }
 
 PLUMB_NAMESPACE_END

@@ -17,6 +17,7 @@ TEST_CASE("message: numbers as a person writes them") {
   CHECK(text(std::numeric_limits<std::int64_t>::min()) == "-9223372036854775808");
   CHECK(text(0.1) == "0.1");
   CHECK(text(-2.5) == "-2.5");
+  CHECK(text('.') == ".");
   CHECK(text(1e20) == "1e20");
   CHECK(text(1.5e-7) == "1.5e-7");
   CHECK(text(0.0) == "0");

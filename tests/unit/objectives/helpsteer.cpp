@@ -1,9 +1,8 @@
-// Attribute layouts, rounding to ratings, labels as text, standardised rewards, extrapolated weights, RewardBench sections.
+// Attribute layouts, rounding to ratings, standardised rewards, RewardBench sections.
 #include "support/gradients.hpp"
 
 #include <plumb/objectives/attribute_regression.hpp>
 #include <plumb/objectives/helpsteer.hpp>
-#include <plumb/ops/expo.hpp>
 #include <plumb/ops/reward_bench.hpp>
 
 #include <cfenv>
@@ -25,6 +24,12 @@ TEST_CASE("helpsteer: layouts name the same attributes") {
   desk<double> on;
   goal_reward(on.compute, on.scratch, five, weights, {}, reward);
   CHECK(reward[0] == Catch::Approx(0.65 * 4 + 0.8 * 5 + 0.45 * 6));
+  // Vectors in, the same numbers out.
+  std::vector<double> first_five(five.data(), five.data() + 5), one(1);
+  goal_reward(on.compute, on.scratch, {first_five.data(), 1, 5}, weights, {.mean = 1, .standard_deviation = 2}, one);
+  CHECK(goal_reward(first_five, weights, {.mean = 1, .standard_deviation = 2}) == one);
+  CHECK(refusal([&] { goal_reward(nine, weights); }) ==
+        "plumb: goal_reward: `prediction` has 18 elements, which is no multiple of 5 weights. Nothing was written.");
 }
 
 TEST_CASE("helpsteer: ratings round halves to even, as the hardware does") {
@@ -36,21 +41,14 @@ TEST_CASE("helpsteer: ratings round halves to even, as the hardware does") {
   const index_t n = static_cast<index_t>(x.size());
   round_ratings(on.compute, view<const double, 2>(x.data(), n, 1), {}, view<double, 2>(y.data(), n, 1));
   std::fesetround(FE_TONEAREST);
+  CHECK(round_ratings(x) == y);
+  CHECK(refusal([&] { round_ratings(x, {.top = 0}); }) ==
+        "plumb: round_ratings: option `top` is 0 but must be from 1 to 1000. Nothing was written.");
   for (std::size_t i = 0; i < x.size(); ++i) CHECK(y[i] == std::nearbyint(std::min(4.0, std::max(0.0, x[i]))));
   x = {std::nan(""), 2.5};
   round_ratings(on.compute, view<const double, 2>(x.data(), 2, 1), {}, view<double, 2>(x.data(), 2, 1));  // in place
   CHECK(std::isnan(x[0]));
   CHECK(x[1] == 2);
-}
-
-TEST_CASE("helpsteer: labels as text") {
-  CHECK(helpsteer::label_text(helpsteer::nine, view<const double, 1>(helpsteer::request_nine, 9)) ==
-        "quality:4,toxicity:0,humor:0,creativity:0,helpfulness:4,correctness:4,coherence:4,complexity:4,verbosity:4");
-  const std::vector<float> some{4, -100, -100, 2, -100};
-  CHECK(helpsteer::label_text(helpsteer::five, view<const float, 1>(some)) == "helpfulness:4,complexity:2");
-  const std::vector<float> broken{4, 1.5f, 0, 0, 0};
-  CHECK(refusal([&] { helpsteer::label_text(helpsteer::five, view<const float, 1>(broken)); }) ==
-        "plumb: helpsteer::label_text: the rating of correctness is 1.5, which is no whole number from 0 to 1000.");
 }
 
 TEST_CASE("helpsteer: rewards on the scale of running moments") {
@@ -63,27 +61,10 @@ TEST_CASE("helpsteer: rewards on the scale of running moments") {
   standardize_rewards(on.compute, reward, state, {}, out);
   CHECK(out[0] == 0);
   CHECK(out[1] == Catch::Approx(2 / std::sqrt(14 / 3.0)).epsilon(1e-14));
-  CHECK(refusal([&] { standardize_rewards(on.compute, reward, reward, {}, out); }) ==
+  CHECK(standardize_rewards(reward, state) == out);
+  CHECK(refusal([&] { standardize_rewards(reward, reward); }) ==
         "plumb: standardize_rewards: argument `state` has shape [2], but its dimension 0 must be 3 (count, mean, squared deviations). Nothing was "
         "written.");
-}
-
-TEST_CASE("expo: 0 is the aligned model bit for bit, -1 the one before, in place, in 16 bits") {
-  const std::vector<float> sft{0.1f, -3, 1e-8f}, aligned{0.3f, -2.5f, 1e30f};
-  std::vector<float> out(3);
-  desk<float> on;
-  extrapolate_weights(on.compute, view<const float, 1>(sft), aligned, {.alpha = 0}, out);
-  CHECK(out == aligned);
-  extrapolate_weights(on.compute, view<const float, 1>(sft), aligned, {.alpha = -1}, out);
-  CHECK(out[1] == -3);
-  out = aligned;
-  extrapolate_weights(on.compute, view<const float, 1>(sft), out, {.alpha = 0.5}, out);
-  CHECK(out[1] == -2.25f);
-  std::vector<bf16> before{convert<bf16>(1.0f)}, after{convert<bf16>(2.0f)};
-  extrapolate_weights(on.compute, view<const bf16, 1>(before), after, {.alpha = 1}, after);
-  CHECK(convert<float>(after[0]) == 3);
-  CHECK(refusal([&] { extrapolate_weights(on.compute, view<const float, 1>(out), aligned, {}, out); }) ==
-        "plumb: extrapolate_weights: output `out` overlaps `sft` in memory. Nothing was written.");
 }
 
 TEST_CASE("reward_bench: sections weigh subsets by their items, mathematics as much as code") {

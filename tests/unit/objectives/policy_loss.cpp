@@ -3,11 +3,9 @@
 #include "support/gradients.hpp"
 
 #include <plumb/objectives/policy_loss.hpp>
-#include <plumb/ops/covariance_selection.hpp>
 #include <plumb/testing/memory.hpp>
 
 #include <algorithm>
-#include <limits>
 
 using namespace plumb;
 using namespace plumb_test;
@@ -92,7 +90,7 @@ TEST_CASE("policy_loss: gradients by dual numbers and differences") {
       check_both(surrogate::gmpo{.low = 0.3, .high = 0.2}, o);
     }
   for (const aggregation a : {aggregation::token_mean, aggregation::sequence_mean, aggregation::sequence_sum})
-    check_both(surrogate::reinforce{}, {.aggregate = a, .length_epsilon = 0.1});
+    check_both(surrogate::reinforce{}, {.aggregate = a, .length_epsilon = a == aggregation::sequence_mean ? 0.1 : 0});
   // A token without an advantage moves GMPO's mean nowhere.
   arrays none;
   for (std::size_t t = 0; t < tokens; t += 3) none.advantages[t] = 0;
@@ -283,7 +281,7 @@ TEST_CASE("policy_loss: metrics and outputs per token") {
   }
 }
 
-// LUSPO: a sequence's term times its length is the sum over its tokens. Padding does not count (TRL's token level counts it).
+// LUSPO: a sequence's term times its length is the sum over its tokens.
 TEST_CASE("policy_loss: LUSPO, RLOO, and one reward per row") {
   arrays x;
   std::fill(x.weights.begin(), x.weights.end(), 1);
@@ -312,6 +310,75 @@ TEST_CASE("policy_loss: LUSPO, RLOO, and one reward per row") {
   const std::vector<double> none;
   const std::vector<std::int32_t> nobody{0};
   CHECK(policy_loss(none, {.sequences = sequence_layout<>::packed(nobody)}, surrogate::clip{}).loss == 0);
+}
+
+// TRL's LUSPO with ratios of tokens, or with a KL term, averages over the columns; its VESPO sums the sampler's log-ratios of padding into the row's.
+TEST_CASE("policy_loss: LUSPO and VESPO do not see padding, however wide it is") {
+  const std::vector<double> advantage{2, -1}, logp{-1, -0.5, -2, -1.5, -0.7}, old{-1.2, -0.9, -1.6, -1.4, -1}, ref{-1.1, -0.8, -2.2, -1, -0.9};
+  const std::vector<std::int32_t> cu{0, 3, 5};
+  const std::size_t lengths[] = {3, 2};
+  const policy_loss_options luspo{.kl_coefficient = 0.3, .aggregate = aggregation::sequence_sum, .denominator = 2};
+  const policy_loss_options vespo{.log_ratio_low = 18, .log_ratio_high = 20, .denominator = 5};
+  const surrogate::clip clip{.low = 0.1, .high = 0.1};
+  // By hand: tokens that are there.
+  double of_luspo = 0, of_vespo = 0;
+  for (std::size_t s = 0, t = 0; s < 2; ++s) {
+    double sum = 0, logps = 0;
+    for (std::size_t i = 0; i < lengths[s]; ++i, ++t) {
+      const double d = logp[t] - ref[t];
+      of_luspo += (clip(logp[t] - old[t], advantage[s]).first + 0.3 * (std::exp(-d) - 1 + d)) / 2;
+      sum += logp[t] - old[t], logps += logp[t];
+    }
+    of_vespo += surrogate::vespo{}(sum, advantage[s]) * logps / 5;
+  }
+  for (const std::size_t columns : {3u, 4u, 9u})
+    for (const double padding : {0.0, 1.0, -50.0, std::nan("")}) {
+      CAPTURE(columns, padding);
+      std::vector<std::int32_t> from(2), to(2);
+      padded_bounds(static_cast<index_t>(columns), from, to);
+      std::vector<std::uint8_t> counts;
+      std::vector<std::size_t> place;
+      for (std::size_t s = 0; s < 2; ++s)
+        for (std::size_t i = 0; i < columns; ++i) {
+          counts.push_back(i < lengths[s]);
+          if (i < lengths[s]) place.push_back(s * columns + i);
+        }
+      const auto padded = [&](const std::vector<double>& x) {
+        std::vector<double> y(2 * columns, padding);
+        for (std::size_t t = 0; t < 5; ++t) y[place[t]] = x[t];
+        return y;
+      };
+      const auto p = padded(logp), o = padded(old), r = padded(ref);
+      const auto check = [&](const auto& surrogate, policy_loss_options options, double want) {
+        policy_loss_inputs<double> wide{.old_logp = o, .sequence_advantages = advantage, .ref_logp = r, .sequences = {from, to, counts}},
+            narrow{.old_logp = old, .sequence_advantages = advantage, .ref_logp = ref, .sequences = sequence_layout<>::packed(cu)};
+        const auto y = policy_loss(p, wide, surrogate, options), z = policy_loss(logp, narrow, surrogate, options);
+        CHECK(y.loss == Catch::Approx(want).epsilon(1e-13));
+        CHECK(y.loss == z.loss);
+        for (std::size_t t = 0; t < 5; ++t) CHECK(y.d_logp[place[t]] == z.d_logp[t]);
+        for (std::size_t t = 0; t < y.d_logp.size(); ++t)
+          if (counts[t] == 0) CHECK(y.d_logp[t] == 0);
+      };
+      check(clip, luspo, of_luspo);
+      check(surrogate::vespo{}, vespo, of_vespo);
+    }
+}
+
+// verl's geo_mean counts a log-ratio outside of either bound, whatever the advantage's sign, though only one of them limits it.
+TEST_CASE("policy_loss: GMPO counts as clipped what its clip limits, and nothing else") {
+  const std::vector<double> logp{-1, -2, -1, -2, -1.5}, old{-1.5, -1.5, -1.5, -1.5, -1.5}, advantages{1, 1, -1, -1, 1};
+  const std::vector<std::int32_t> each{0, 1, 2, 3, 4, 5};  // a sequence for each token, so that each has its own slope
+  const auto layout = sequence_layout<>::packed(each);
+  const surrogate::gmpo g{.low = 0.3, .high = 0.3};
+  desk<double> on;
+  std::vector<double> d(5), clipped(5), metrics(24);
+  policy_loss(on.compute, on.scratch, {.logp = logp, .old_logp = old, .advantages = advantages, .sequences = layout}, g, {.denominator = 1},
+              {.d_logp = d, .clipped = clipped, .metrics = view<double, 2>(metrics.data(), 12, 2)});
+  CHECK(clipped == std::vector<double>{1, 0, 0, 1, 0});  // of four outside of the bounds
+  for (std::size_t t = 0; t < 5; ++t) CHECK((d[t] == 0) == (clipped[t] == 1));
+  const double want[] = {2, 1, 1};  // clip_fraction, clip_low, clip_high
+  for (std::size_t k = 0; k < 3; ++k) CHECK(metrics[2 * k] == want[k]);
+  CHECK(metrics[1] == 5);
 }
 
 TEST_CASE("policy_loss: with just the bytes that its workspace says, whatever is asked for") {
@@ -353,108 +420,6 @@ TEST_CASE("policy_loss: with just the bytes that its workspace says, whatever is
         modes(surrogate::cispo{});
         modes(surrogate::gmpo{});
       }
-}
-
-TEST_CASE("top_tokens: what a sort says, ties together, never the unscored") {
-  const auto select = [](const std::vector<double>& x, double count, const std::vector<double>& excluded = {}) {
-    desk<double> on;
-    std::vector<double> chosen(x.size()), rest(x.size());
-    top_tokens(on.compute, on.scratch, {.values = x, .excluded = excluded, .sequences = sequences}, {.count = count}, {.chosen = chosen, .rest = rest});
-    for (std::size_t t = 0; t < x.size(); ++t) CHECK((std::isnan(chosen[t]) || rest[t] == 1 - chosen[t]));
-    return chosen;
-  };
-  for (const double size : {1.0, 1e-12, 1e12})
-    for (std::size_t count = 1; count <= 9; ++count) {
-      const auto x = normal_numbers(20 + count, tokens, size);
-      std::vector<double> sorted;
-      for (std::size_t t = 0; t < tokens; ++t)
-        if (mask[t] != 0) sorted.push_back(x[t]);
-      std::sort(sorted.rbegin(), sorted.rend());
-      const double bound = sorted[std::min(count, sorted.size()) - 1];
-      const auto chosen = select(x, static_cast<double>(count));
-      for (std::size_t t = 0; t < tokens; ++t) CHECK(chosen[t] == (mask[t] != 0 && x[t] >= bound ? 1 : 0));
-    }
-  std::vector<double> x(tokens, 1), none(tokens);
-  x[0] = std::nan("");  // unscored
-  CHECK(select(x, 2)[first] == 1);
-  CHECK(select(x, 2)[0] == 0);
-  CHECK(select(x, 3, std::vector<double>(tokens, 1)) == none);
-  x[first] = 5;
-  none[first] = 1;
-  CHECK(select(x, 1) == none);
-  x[last] = std::nan("");
-  CHECK(std::isnan(select(x, 1)[last]));
-}
-
-TEMPLATE_TEST_CASE("top_tokens: exact for any numbers, infinities too", "", float, double) {
-  using T = TestType;
-  const T infinity = std::numeric_limits<T>::infinity(), largest = std::numeric_limits<T>::max(), least = std::numeric_limits<T>::denorm_min(),
-          huge = largest * T(0.6), one = 1, after_one = std::nextafter(one, T(2)), before_one = std::nextafter(one, T(0));
-  const std::vector<std::int32_t> cu{0, 10};
-  const auto layout = sequence_layout<>::packed(cu);
-  desk<T> on;
-  const auto select = [&](const std::vector<T>& x, double count) {
-    std::vector<T> chosen(x.size());
-    top_tokens(on.compute, on.scratch, {.values = x, .sequences = layout}, {.count = count}, {.chosen = chosen});
-    return chosen;
-  };
-  std::vector<T> far(10);
-  for (std::size_t k = 0; k < 10; ++k) far[k] = k == 4 ? T(1e8) : T(0.001) * static_cast<T>(k);
-  for (const std::vector<T>& x : std::vector<std::vector<T>>{
-        {1, 2, 3, 4, -infinity, 5, 6, 7, 8, 9},
-        {1, 2, 3, 4, infinity, 5, 6, 7, 8, 9},
-        {-infinity, -infinity, infinity, infinity, 0, 1, 2, -1, -2, 3},
-        {huge, -huge, huge / 2, -huge / 2, largest, -largest, 1, 2, 3, 4},
-        {least, -least, 0, 2 * least, 3 * least, -3 * least, 4 * least, 5 * least, -2 * least, T(-0.0)},
-        {one, after_one, before_one, std::nextafter(after_one, T(2)), 0, -1, -2, -3, -4, -5},
-        std::vector<T>(10, infinity),
-        std::vector<T>(10, -infinity),
-        far})
-    for (std::size_t count = 1; count <= 11; ++count) {
-      auto sorted = x;
-      std::sort(sorted.rbegin(), sorted.rend());
-      const T bound = sorted[std::min<std::size_t>(count, 10) - 1];
-      const auto chosen = select(x, static_cast<double>(count));
-      for (std::size_t t = 0; t < 10; ++t) {
-        CAPTURE(count, t, x[t]);
-        CHECK(chosen[t] == (x[t] >= bound ? 1 : 0));
-      }
-    }
-  // NaN takes a place.
-  const auto chosen = select({1, 2, 3, 4, T(std::nan("")), 5, 6, 7, 8, -T(std::nan(""))}, 3);
-  CHECK((std::isnan(chosen[4]) && std::isnan(chosen[9])));
-  CHECK((chosen[8] == 1 && chosen[7] == 0));
-  // Through covariance_selection.
-  std::vector<T> logp(10), advantages(10), order{huge, -huge, huge / 2, -huge / 2, infinity, -infinity, 1, 2, 3, 4}, rest(10);
-  covariance_selection(on.compute, on.scratch, {.logp = logp, .advantages = advantages, .order = order, .sequences = layout}, {.count = 3},
-                       {.rest = rest});
-  CHECK(rest == std::vector<T>{0, 1, 0, 1, 0, 1, 1, 1, 1, 1});
-  logp = {-1, -2, -3, -4, -5, -6, -7, -8, -9, -10}, advantages = std::vector<T>(10, 0), advantages[0] = T(1e31);
-  covariance_selection(on.compute, on.scratch, {.logp = logp, .advantages = advantages, .sequences = layout}, {.count = 1}, {.rest = rest});
-  CHECK(rest == std::vector<T>{0, 1, 1, 1, 1, 1, 1, 1, 1, 1});
-}
-
-TEST_CASE("covariance_selection: by hand") {
-  const std::vector<double> logp{-1, -2, -3, -4}, advantages{3, 0, -1, -2};
-  const std::vector<std::int32_t> cu{0, 4};
-  const auto layout = sequence_layout<>::packed(cu);
-  desk<double> on;
-  std::vector<double> chosen(4), rest(4), covariance(4);
-  const auto select = [&](const covariance_selection_options& o, const std::vector<double>& excluded, const std::vector<double>& order) {
-    covariance_selection(on.compute, on.scratch,
-                         {.logp = logp, .advantages = advantages, .excluded = excluded, .order = order, .sequences = layout}, o,
-                         {.chosen = chosen, .rest = rest, .covariance = covariance});
-    return chosen;
-  };
-  using flags = std::vector<double>;
-  CHECK(select({.count = 1}, {}, {}) == flags{1, 0, 0, 0});
-  CHECK(covariance == flags{4.5, 0, 0.5, 3});
-  CHECK(rest == flags{0, 1, 1, 1});
-  CHECK(select({.count = 2}, {}, {}) == flags{1, 0, 0, 1});
-  CHECK(select({.count = 4, .lower = 0.1, .upper = 4}, {}, {}) == flags{0, 0, 1, 1});
-  CHECK(select({.count = 1}, {1, 0, 0, 0}, {}) == flags{0, 0, 0, 1});
-  CHECK(select({.count = 1, .lower = 0.1}, {}, {0, 9, 0.5, 0.25}) == flags{0, 0, 1, 0});  // at random, say
-  CHECK(select({.count = 2, .lower = 10}, {}, {}) == flags{0, 0, 0, 0});
 }
 
 TEST_CASE("policy_loss: what is refused, in a sentence, with nothing written") {
@@ -512,9 +477,4 @@ TEST_CASE("policy_loss: what is refused, in a sentence, with nothing written") {
   arena<> small(little);
   CHECK(refusal([&] { policy_loss(on.compute, small, good, surrogate::clip{}, {.denominator = 1}, {.d_logp = d}); }).find("policy_loss_workspace asks for") !=
         std::string::npos);
-  CHECK(refusal([&] { top_tokens(on.compute, on.scratch, {.values = x, .sequences = sequences}, {.count = 0}, {.chosen = d}); }) ==
-        "plumb: top_tokens: option `count` is 0 but must be positive: how many tokens are chosen at most. Nothing was written.");
-  CHECK(refusal([&] {
-          covariance_selection(on.compute, on.scratch, {.logp = x, .advantages = x, .sequences = sequences}, {.lower = 2, .upper = 1}, {.chosen = d});
-        }) == "plumb: covariance_selection: option `lower` is 2 but must be below `upper`. Nothing was written.");
 }

@@ -56,6 +56,12 @@ TEST_CASE("steerlm2: numbers worked out beforehand") {
   const double want_w[] = {0.786986, 0.106507, 0.106507}, want_c[] = {0.646742, -0.124717, -0.522025};
   for (std::size_t i = 0; i < 3; ++i) CHECK(w[i] == Catch::Approx(want_w[i]).margin(1e-6));
   CHECK(size[0] == Catch::Approx(1 / (w[0] * w[0] + 2 * w[1] * w[1])).epsilon(1e-13));
+  const auto of_vectors = steerlm2_weights(a, y, q, prompt);
+  CHECK(of_vectors.weight == w);
+  CHECK(of_vectors.effective_samples == size);
+  CHECK(std::exp(of_vectors.log_weight[0]) == Catch::Approx(w[0]).epsilon(1e-14));
+  CHECK(refusal([&] { steerlm2_weights(a, size, q, prompt); }) ==
+        "plumb: steerlm2_weights: argument `log_p_reply` has 1 elements, but `log_q` has 3. Nothing was written.");
   const auto r = steerlm2(now, q, w, prompt);
   CHECK(r.loss == Catch::Approx(1.751355).margin(1e-6));
   CHECK(r.distance == Catch::Approx(1.085782).margin(1e-6));

@@ -106,3 +106,21 @@ TEST_CASE("attribute_posterior: what is refused") {
   CHECK(with({.clamp = 0.5}) == "plumb: attribute_posterior: option `clamp` is 0.5 but must be in (0, 0.5). Nothing was written.");
   CHECK(y == std::vector<double>(2, 5));
 }
+
+TEST_CASE("attribute_posterior: vectors in, the same numbers out") {
+  const std::vector<double> prediction{2, 3, 1, 0.5, 4, 2}, level{2, 4, 1, 0, 3, 2}, request{4, 4, 2};
+  const attribute_posterior_options o{.edges = bin_edges::rounding};
+  std::vector<double> log_p(2), each(6);
+  desk<double> on;
+  const view<const double, 2> rows(prediction.data(), 2, 3);
+  attribute_posterior(on.compute, on.scratch, {.prediction = rows, .level = {level.data(), 2, 3}}, o, {log_p, {each.data(), 2, 3}});
+  const auto of_levels = attribute_posterior(prediction, level, 3, o);
+  CHECK(of_levels.log_p == log_p);
+  CHECK(of_levels.log_p_attribute == each);
+  attribute_posterior(on.compute, on.scratch, {.prediction = rows, .level = broadcast_rows(view(request), 2)}, o, {.log_p = log_p});
+  CHECK(attribute_posterior(prediction, request, 3, o).log_p == log_p);
+  CHECK(refusal([&] { attribute_posterior(prediction, level, 4); }) ==
+        "plumb: attribute_posterior: `prediction` has 6 elements, which is no multiple of 4 attributes. Nothing was written.");
+  CHECK(refusal([&] { attribute_posterior(prediction, request, 2); }) ==
+        "plumb: attribute_posterior: argument `level` has 3 elements, but `prediction` has 6. Nothing was written.");
+}

@@ -230,8 +230,15 @@ TEST_CASE("group advantage: per token") {
   const std::vector<std::int32_t> cu{0, 3, 5};
   const flags scored{0, 1, 1, 1, 0};
   std::vector<double> tokens(5, 9);
-  token_advantage(compute, view<const double, 1>(a), sequence_layout<>::packed(cu, scored), view<double, 1>(tokens));
+  const auto layout = sequence_layout<>::packed(cu, scored);
+  token_advantage(compute, view<const double, 1>(a), layout, view<double, 1>(tokens));
   CHECK(tokens == std::vector<double>{0, 2, 2, -1, 0});
+  CHECK(token_advantage(a, layout, 5) == tokens);
+  CHECK(reply_lengths<double>(layout, 5) == std::vector<double>{2, 1});
+  CHECK(refusal([&] { token_advantage(tokens, layout, 5); }) ==
+        "plumb: token_advantage: argument `advantage` has shape [5], but its dimension 0 must be 2 (the number of sequences). Nothing was written.");
+  CHECK(refusal([&] { reply_lengths<double>(layout, 4); }) ==
+        "plumb: reply_lengths: argument `scored` has shape [5], but its dimension 0 must be 4 (the number of tokens). Nothing was written.");
 }
 
 TEST_CASE("opo: the mean weighted by lengths") {
@@ -267,6 +274,27 @@ TEST_CASE("gpg: the factor is over replies that teach something") {
   check_near(run({.divisor = 3}), {0, 0, 0, 0, 0.5, -0.5});
   // verl counts rewards that are not 0, so that right answers to an easy prompt shrink what the others teach: 6 / 3 instead of 6 / 2.
   check_near(run({.valid = gpg_valid::nonzero_rewards}), {0, 0, 0, 0, 1, -1});
+}
+
+TEST_CASE("gpg: three ranks are one rank") {
+  // Easy prompts lie on one rank: its replies count in the factor of all. One rank has no replies at all.
+  auto r = normal_numbers(9, 10, 1, 0);
+  for (const std::size_t i : {0u, 1u, 2u, 3u}) r[i] = 1;
+  r[5] = 0;
+  const auto g = equal_groups(5, 2);
+  for (const gpg_valid valid : {gpg_valid::varied_groups, gpg_valid::nonzero_rewards}) {
+    const auto together = gpg_advantage(r, g, {.valid = valid});
+    std::vector<double> apart(10, 7);
+    const int rounds = on_three_ranks<double>(5, [&](auto& me, index_t first, index_t n) {
+      const auto own = equal_groups(n, 2);
+      std::vector<double> y(static_cast<std::size_t>(2 * n));
+      desk<double> d;
+      gpg_advantage(d.compute, d.scratch, me, {.rewards = view(r).slice(2 * first, 2 * n), .groups = own.layout()}, {.valid = valid}, y);
+      std::copy(y.begin(), y.end(), apart.begin() + 2 * first);
+    });
+    CHECK(rounds == 1);
+    check_near(apart, together);
+  }
 }
 
 TEST_CASE("pass at k: what the maximum would lose") {
@@ -375,6 +403,11 @@ TEST_CASE("several rewards: the sum, and GDPO") {
   const auto sum = output_of<double>(8, sum_rewards_workspace(serial::backend<double>{}, 8, 2),
                                      [&](auto& b, auto& scratch, auto& y) { sum_rewards(b, scratch, inputs(rewards, weights), y); });
   check_near(sum, {6, 10, 5, 17, 0, 7.5, 5, 10});
+  CHECK(sum_rewards(rewards, weights, given) == sum);
+  CHECK(refusal([&] { sum_rewards(weights, std::vector<double>{1, 2, 3}); }) ==
+        "plumb: sum_rewards: `rewards` has 2 elements, which is no multiple of 3 reward functions. Nothing was written.");
+  CHECK(refusal([&] { sum_rewards(rewards, weights, scored); }) ==
+        "plumb: sum_rewards: argument `given` has 8 elements, but `rewards` has 16. Nothing was written.");
   const auto g = equal_groups(2, 4);
   const auto groups = g.layout(scored);
   const auto run = [&](const std::vector<double>& x, const std::vector<double>& w) {

@@ -241,7 +241,9 @@ TEST_CASE("importance: statistics against plain loops, and of equal policies") {
     CAPTURE(ratio_statistics_metrics[k].name);
     CHECK(got[k] == Approx(want[k]).epsilon(1e-13).margin(1e-15));
   }
+  CHECK(ratio_statistics(logp, sampler, sequences, {.lower = 0.7, .upper = 1.4}) == got);
   const auto far = distances(logp, sampler);
+  CHECK(off_policy_statistics(logp, sampler, sequences) == far);
   struct {
     std::size_t row;
     double want;
@@ -260,14 +262,6 @@ TEST_CASE("importance: statistics against plain loops, and of equal policies") {
   merge_metrics(off_policy_metrics, view<double, 2>(&m[0][0][0], 13, 2), view<double, 2>(&m[1][0][0], 13, 2));
   for (std::size_t k = 0; k < 13; ++k) CHECK(m[0][k][0] == Approx(whole[k][0]).epsilon(1e-13));
 
-  const auto plain = values(token_statistics_metrics, [&](view<double, 2> r) { token_statistics(on.compute, on.scratch, {logp, sequences}, r); });
-  std::vector<double> scored;
-  for (std::size_t t = 0; t < 12; ++t)
-    if (mask[t] != 0) scored.push_back(logp[t]);
-  CHECK(plain[0] == Approx(average(scored, itself)).epsilon(1e-13));
-  CHECK(plain[1] == Approx(average(scored, squared)).epsilon(1e-13));
-  CHECK(plain[2] == *std::min_element(scored.begin(), scored.end()));
-  CHECK(plain[3] == *std::max_element(scored.begin(), scored.end()));
 }
 
 TEST_CASE("importance: each op keeps to the workspace that it asks for") {
@@ -325,4 +319,8 @@ TEST_CASE("importance: what is refused, in a sentence, with nothing written") {
   CHECK(w == std::vector<double>(12, 5));
   CHECK(m == std::vector<double>(28, 5));
   CHECK(scored == std::vector<std::uint8_t>(12, 5));
+  CHECK(refusal([&] { ratio_statistics(x, short_x, sequences); }) ==
+        "plumb: ratio_statistics: argument `sampler_logp` has 11 elements, but `logp` has 12. Nothing was written.");
+  CHECK(refusal([&] { off_policy_statistics(short_x, short_x, sequences); }) ==
+        "plumb: off_policy_statistics: argument `scored` has shape [12], but its dimension 0 must be 11 (the number of tokens). Nothing was written.");
 }

@@ -107,3 +107,25 @@ TEST_CASE("linear_token_logp: what is refused, in a sentence, with nothing writt
         "plumb: linear_token_logp: argument `targets` has shape [3], but its dimension 0 must be 4 (one per entry of `rows`). Nothing was written.");
   CHECK(logp == std::vector<double>(scored, 5));
 }
+
+TEST_CASE("linear_token_logp: vectors in, the same numbers out") {
+  const auto x = normal_numbers(17, total);
+  const std::vector<double> hidden(x.begin(), x.begin() + n * d), head(x.begin() + n * d, x.begin() + n * d + v * d), bias(x.end() - v, x.end());
+  const std::vector<std::int32_t> all{1, 4, -1, 0, 2, 3};
+  auto in = inputs(x);
+  in.rows = {};
+  in.targets = all;
+  std::vector<double> logp(n), lse(n), entropy(n);
+  desk<double> on;
+  linear_token_logp(on.compute, on.scratch, in, {.chunk_rows = 2}, {logp, lse, entropy});
+  const auto got = linear_token_logp(hidden, head, all, d, {.chunk_rows = 2}, bias);
+  CHECK(got.logp == logp);
+  CHECK(got.log_sum_exp == lse);
+  CHECK(got.entropy == entropy);
+  CHECK(refusal([&] { linear_token_logp(hidden, head, all, 4); }) ==
+        "plumb: linear_token_logp: `hidden` has 18 elements, which is no multiple of 4 numbers a row. Nothing was written.");
+  CHECK(refusal([&] { linear_token_logp(hidden, head, targets, d); }) ==
+        "plumb: linear_token_logp: argument `targets` has shape [4], but its dimension 0 must be 6 (rows of `hidden`). Nothing was written.");
+  CHECK(refusal([&] { linear_token_logp(hidden, head, all, d, {}, hidden); }) ==
+        "plumb: linear_token_logp: argument `bias` has shape [18], but its dimension 0 must be 5 (rows of `head`). Nothing was written.");
+}

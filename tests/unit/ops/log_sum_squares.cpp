@@ -66,3 +66,22 @@ TEST_CASE("segment_log_softmax: shares of each group, others left out") {
   CHECK(lse[1] == -INFINITY);
   CHECK(lse[2] == -5);
 }
+
+TEST_CASE("log_sum_squares, segment_log_softmax: vectors in, the same numbers out") {
+  const auto x = normal_numbers(61, 15);
+  std::vector<double> want(3), log_p(15), p(15), lse(2);
+  desk<double> on;
+  log_sum_squares(on.compute, on.scratch, view<const double, 2>(x.data(), 3, 5), options, {.log_sum_squares = want});
+  CHECK(log_sum_squares(x, 5, options) == want);
+  CHECK(refusal([&] { log_sum_squares(x, 4); }) ==
+        "plumb: log_sum_squares: `logits` has 15 elements, which is no multiple of 4 tokens of the vocabulary. Nothing was written.");
+  const std::vector<std::int32_t> cu{0, 4, 15}, beyond{0, 16};
+  const auto groups = sequence_layout<>::packed(cu);
+  segment_log_softmax(on.compute, on.scratch, {.x = x, .groups = groups}, {log_p, p, lse});
+  const auto got = segment_log_softmax(x, groups);
+  CHECK(got.log_p == log_p);
+  CHECK(got.p == p);
+  CHECK(got.log_sum_exp == lse);
+  CHECK(refusal([&] { segment_log_softmax(x, sequence_layout<>::packed(beyond)); }) ==
+        "plumb: segment_log_softmax: sequence 0 is tokens 0 to 16, but there are 15. Nothing was written.");
+}

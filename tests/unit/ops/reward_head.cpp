@@ -159,3 +159,36 @@ TEST_CASE("reward_head: what is refused, in a sentence, with nothing written") {
         "plumb: reward_head: option `standard_deviation` is 0 but must be positive. Nothing was written.");
   CHECK(reward == std::vector<double>(2, 5));
 }
+
+TEST_CASE("reward_head: vectors in, the same numbers out") {
+  const auto x = all();
+  const std::vector<double> hidden(x.begin(), x.begin() + hidden_size), head(x.begin() + hidden_size, x.end() - k), bias(x.end() - k, x.end()),
+      merge{0.7, -1.2}, one_output(head.begin(), head.begin() + d);
+  const sequence_layout<> sequences{begin, end, mask};
+  const reward_head_options options{.mean = 0.3, .standard_deviation = 2};
+  std::vector<std::int32_t> rows(3);
+  last_scored_rows(sequences, n, rows);
+  desk<double> on;
+  std::vector<double> reward(3), attributes(6);
+  reward_head_inputs<double, double> in{.hidden = {x.data(), n, d}, .head = {head.data(), k, d}, .bias = bias, .rows = rows, .attribute_weights = merge};
+  const auto device = [&] { reward_head(on.compute, on.scratch, in, options, {reward, {attributes.data(), 3, k}}); };
+  device();
+  const auto last = reward_head(hidden, head, d, sequences, reward_pooling::last_token, options, merge, bias);
+  CHECK(last.reward == reward);
+  CHECK(last.attributes == attributes);
+  CHECK(last.attributes[4] == 0);  // no token
+  in.rows = {};
+  in.sequences = sequences;
+  device();
+  const auto mean = reward_head(hidden, head, d, sequences, reward_pooling::mean, options, merge, bias);
+  CHECK(mean.reward == reward);
+  CHECK(mean.attributes == attributes);
+  CHECK(reward_head(hidden, head, d, sequences).reward.empty());
+  CHECK(reward_head(hidden, one_output, d, sequences).reward == reward_head(hidden, one_output, d, sequences).attributes);
+  CHECK(refusal([&] { reward_head(hidden, head, 4, sequences); }) ==
+        "plumb: reward_head: `hidden` has 27 elements, which is no multiple of 4 numbers a row. Nothing was written.");
+  CHECK(refusal([&] { reward_head(hidden, hidden, d, sequences, reward_pooling::mean, {}, merge); }) ==
+        "plumb: reward_head: argument `attribute_weights` has shape [2], but its dimension 0 must be 9 (rows of `head`). Nothing was written.");
+  CHECK(refusal([&] { reward_head(one_output, head, d, sequences); }) ==
+        "plumb: reward_head: argument `scored` has shape [9], but its dimension 0 must be 1 (the number of tokens). Nothing was written.");
+}

@@ -118,6 +118,18 @@ TEST_CASE("reinforce++: discounted returns cross holes, and are whitened over th
   for (std::size_t s = 0; s < 5; ++s) squares += (deviations[s] - sum) * (deviations[s] - sum) * lengths[s] / 16;
   for (std::size_t t = 0; t < 20; ++t) want[t] = scored[t] != 0 ? (deviations[reply_of(t)] - sum) / std::sqrt(squares) : 0;
   check_near(a, want);
+  CHECK(reinforce_plus_plus_baseline(r, groups, sequences(), 20, {.whiten = {.epsilon = 0}}, counts) == a);
+  // Vectors in, whatever the order of the prompts.
+  const std::vector<int> mixed{2, 8, 2, 8, 2};
+  const std::vector<std::int32_t> begin{10, 0, 13, 4, 18}, end{13, 4, 18, 10, 20};
+  check_near(reinforce_plus_plus_baseline(std::vector<double>{3, 1, 5, 0, 7}, group_by_prompt(mixed), {begin, end, scored}, 20,
+                                          {.whiten = {.epsilon = 0}}, flags{1, 1, 1, 1, 0}), a);
+  CHECK(refusal([&] { reinforce_plus_plus_baseline(r, equal_groups(2, 2), sequences(), 20); }) ==
+        "plumb: reinforce_plus_plus_baseline: argument `rewards` has shape [5], but its dimension 0 must be 4 (the number of replies in the groups). "
+        "Nothing was written.");
+  CHECK(refusal([&] { reinforce_plus_plus_baseline(std::vector<double>(4), groups, sequences(), 20); }) ==
+        "plumb: reinforce_plus_plus_baseline: argument `rewards` has shape [4], but its dimension 0 must be 5 (the number of sequences). Nothing was "
+        "written.");
 }
 
 TEST_CASE("optimal token baseline: by its definition, in columns and in turns") {

@@ -157,3 +157,18 @@ TEMPLATE_TEST_CASE("token_logp_backward: at a confident target 16 bits lose no m
     CHECK(std::abs(static_cast<double>(static_cast<float>(d_logits[3])) - exact) <= unit * exact + 1e-6);
   }
 }
+
+TEST_CASE("token_logp: vectors in, the same numbers out") {
+  const auto x = normal_numbers(13, n * v, 2);
+  const auto want = run(x, all_options[3]);
+  const auto got = token_logp(x, targets, v, all_options[3]);
+  CHECK(got.logp == want.logp);
+  CHECK(got.log_sum_exp == want.lse);
+  CHECK(got.entropy == want.entropy);
+  CHECK(refusal([&] { token_logp(x, targets, 5); }) ==
+        "plumb: token_logp: `logits` has 28 elements, which is no multiple of 5 tokens of the vocabulary. Nothing was written.");
+  CHECK(refusal([&] { token_logp(x, targets, 14); }) ==
+        "plumb: token_logp: argument `targets` has shape [4], but its dimension 0 must be 2 (one per row of `logits`). Nothing was written.");
+  const std::vector<std::int32_t> beyond{3, -1, 0, 7};
+  CHECK(refusal([&] { token_logp(x, beyond, v); }) == "plumb: token_logp: `targets[3]` is 7, but there are 7 to choose from. Nothing was written.");
+}

@@ -111,6 +111,21 @@ TEST_CASE("whiten: three ranks are one rank") {
   }
 }
 
+TEST_CASE("moments: vectors in, the same numbers out") {
+  const auto x = normal_numbers(2, 12, 3, 40);
+  const moments_options o{.variance = variance_estimator::unbiased, .count_epsilon = 0.5};
+  desk<double> d;
+  double count = 0, mean = 0, variance = 0;
+  moments(d.compute, d.scratch, {x, sequences}, o, {count, mean, variance});
+  const auto r = moments(x, sequences, o);
+  CHECK(r.count == 8);
+  CHECK(r.count == count);
+  CHECK(r.mean == mean);
+  CHECK(r.variance == variance);
+  CHECK(refusal([&] { moments(numbers(11), sequences); }) ==
+        "plumb: moments: argument `scored` has shape [12], but its dimension 0 must be 11 (the number of tokens). Nothing was written.");
+}
+
 TEST_CASE("whiten: what is refused, in a sentence, with nothing written") {
   desk<double> d;
   numbers x(12), y(12, 5), short_y(11);
