@@ -42,6 +42,7 @@
 #include <plumb/ops/passk.hpp>                   // pass@k: best less second best
 #include <plumb/ops/reinforce_plus_plus.hpp>     // whitened returns, with or without group mean
 #include <plumb/ops/remax.hpp>                   // the greedy reply as baseline
+#include <plumb/ops/rollout_advantages.hpp>      // from what a rollout brought to advantages and returns, by any of these
 
 #include <plumb/ops/importance.hpp>            // sampler against trainer: truncation, masking, rejection, off-policy statistics
 #include <plumb/ops/covariance_selection.hpp>  // the tokens of KL-Cov and Clip-Cov
@@ -57,6 +58,7 @@
 #include <plumb/objectives/bradley_terry.hpp>         // reward models from pairs: plain, margin, scaled, centred
 #include <plumb/objectives/attribute_regression.hpp>  // HelpSteer2 reward models, goal weights
 #include <plumb/objectives/helpsteer.hpp>             // HelpSteer's attributes, presets, rounding, standardised rewards
+#include <plumb/objectives/attribute_prompt.hpp>      // SteerLM's prompts: ratings as text, and back
 #include <plumb/objectives/process_reward.hpp>        // rewards of steps
 #include <plumb/objectives/steerlm2.hpp>              // SteerLM 2.0's listwise loss
 
@@ -74,6 +76,15 @@
 #include <plumb/objectives/policy_loss.hpp>  // PPO, GRPO, DAPO, GSPO, CISPO, SAPO, VESPO, GMPO, REINFORCE, with KL and entropy
 #include <plumb/objectives/value_loss.hpp>   // clipped value loss, explained variance
 
+#include <plumb/model/concepts.hpp>  // policy, critic, reference, reward: what a loop asks of the host's models
+#include <plumb/model/rollouts.hpp>  // texts that a policy wrote, and where it began
+#include <plumb/model/sampling.hpp>  // writing from next-token logits
+
+#include <plumb/algorithms/online_dpo.hpp>     // online and iterated preference optimisation
+#include <plumb/algorithms/best_of_n.hpp>      // best of n, rejection sampling, distillation of either
+#include <plumb/algorithms/ppo.hpp>            // PPO, GRPO, RLOO, REINFORCE++: a rollout to trained models
+#include <plumb/algorithms/drpo.hpp>           // DR-PO: rollouts that begin inside the data
+#include <plumb/algorithms/steerlm2.hpp>       // SteerLM 2.0: replies, weights, listwise updates, again
 #include <plumb/algorithms/kl_controller.hpp>  // fixed and adaptive KL coefficient
 #include <plumb/distributed/communicator.hpp>  // sums over ranks: what to write over NCCL or MPI
 #include <plumb/search/rain_tree.hpp>          // the tree of RAIN

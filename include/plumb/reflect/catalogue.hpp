@@ -109,6 +109,23 @@
   row(policy_loss_options, level, log_ratio_low, log_ratio_high, kl, kl_coefficient, kl_times_ratio, entropy_coefficient, aggregate,                  \
       denominator, length_epsilon, weight)                                                                                                            \
   row(value_loss_options, clip_range, mean, standard_deviation, aggregate, denominator, length_epsilon, weight)                                       \
+  row(sampling, temperature, top_p, max_new_tokens, end_token, seed, step, first_row)                                                                 \
+  row(advantage::gae, gamma, lambda, whiten, whiten_rewards, whitening)                                                                               \
+  row(advantage::reinforce_plus_plus, gamma, whitening)                                                                                               \
+  row(advantage::reinforce_plus_plus_baseline, whitening)                                                                                             \
+  row(rollout_advantages_options, kl, rewards)                                                                                                        \
+  row(ppo_options<>, advantage, surrogate, policy, value, rewards, scaling, bootstrap, skip_truncated, epochs, minibatches, micro_batch,              \
+      policy_rate, critic_rate, critic_warmup, target_kl, ratio_limit, rescore, seed)                                                                 \
+  row(drpo_options, proportion, min_cut, max_cut, completion, items, step_rows, seed)                                                                 \
+  row(online_dpo_options<>, link, divergence, preference, pairs, gap, unfinished_penalty, replies, epochs, minibatches, micro_batch, rate,            \
+      reference_every, seed)                                                                                                                          \
+  row(keep::best, count)                                                                                                                              \
+  row(keep::above, threshold, most)                                                                                                                   \
+  row(keep::best_share, share)                                                                                                                        \
+  row(best_of_n_options<>, keep, supervised, replies, greedy_first, skip_truncated, distinct, temperature, epochs, minibatches, micro_batch, rate,    \
+      seed)                                                                                                                                           \
+  row(steerlm2_loop_options, replies, objective, baseline, epochs, prompts, micro_batch, rate, held_out, patience, temperature, rescore,              \
+      skip_truncated, start_tolerance, least_effective, seed)                                                                                         \
   row(presets::pair_settings, beta, label_smoothing, discopop_tau, f_alpha_divergence_coef)                                                           \
   row(presets::free_settings, beta, label_smoothing, gamma, alpha, likelihood)                                                                        \
   row(presets::unpaired_settings, beta, desirable_weight, undesirable_weight)                                                                         \
@@ -221,6 +238,25 @@ struct enumerators<strength_use> {
 template <>
 struct enumerators<steerlm2_value> {
   static constexpr enumerator<steerlm2_value> all[] = {PLUMB_ENUMERATOR(steerlm2_value, listwise), PLUMB_ENUMERATOR(steerlm2_value, coefficients)};
+};
+template <>
+struct enumerators<pair_choice> {
+  static constexpr enumerator<pair_choice> all[] = {PLUMB_ENUMERATOR(pair_choice, best_worst), PLUMB_ENUMERATOR(pair_choice, best_random),
+                                                    PLUMB_ENUMERATOR(pair_choice, all)};
+};
+template <>
+struct enumerators<score_scaling> {
+  static constexpr enumerator<score_scaling> all[] = {PLUMB_ENUMERATOR(score_scaling, none), PLUMB_ENUMERATOR(score_scaling, scale),
+                                                      PLUMB_ENUMERATOR(score_scaling, normalize)};
+};
+template <>
+struct enumerators<reset_completion> {
+  static constexpr enumerator<reset_completion> all[] = {PLUMB_ENUMERATOR(reset_completion, first), PLUMB_ENUMERATOR(reset_completion, last),
+                                                         PLUMB_ENUMERATOR(reset_completion, any)};
+};
+template <>
+struct enumerators<item_order> {
+  static constexpr enumerator<item_order> all[] = {PLUMB_ENUMERATOR(item_order, independent), PLUMB_ENUMERATOR(item_order, epochs)};
 };
 template <>
 struct enumerators<rain::backup_rule> {
