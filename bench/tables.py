@@ -29,8 +29,10 @@ for path in sorted(folder.glob("*.json")):
                 [short(b[k]) if k in b else "" for k in counters] for b in measured["benchmarks"]]
         table(path.stem, ["row", "time", *counters], rows)
     elif "torch" in measured:
-        table(f"PyTorch {measured['torch']}, {measured['threads']} thread(s)", ["row", "plumb, ms", "PyTorch, ms", "x PyTorch"],
-              [[r["name"], short(r["plumb_ms"]), short(r["torch_ms"]), short(r["ratio"])] for r in measured["rows"]])
+        more = [c for c in ("plumb_tokens", "torch_tokens") if c in measured["rows"][0]]
+        table(f"PyTorch {measured['torch']}, {measured['threads']} thread(s)" + (f", {measured['what']}" if "what" in measured else ""),
+              ["row", "plumb, ms", "PyTorch, ms", "x PyTorch", *(c.replace("_tokens", ", tokens/s") for c in more)],
+              [[r["name"], *(short(r[c]) for c in ("plumb_ms", "torch_ms", "ratio", *more))] for r in measured["rows"]])
     else:
         table(f"compile time, {measured['compiler']}", ["header", "seconds", "ratio", "MiB", "ratio"],
               [[f"`{r['name']}`", *(short(r[k]) for k in ("seconds", "seconds_ratio", "mebibytes", "mebibytes_ratio"))] for r in measured["rows"]])

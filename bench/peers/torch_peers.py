@@ -9,10 +9,11 @@ computed the same loss and gradient.
 import ctypes
 import json
 import sys
-import time
 
 import torch
 import torch.nn.functional as F
+
+from timing import blas, median_ms
 
 library = ctypes.CDLL(sys.argv[1])
 torch.manual_seed(1)
@@ -21,20 +22,6 @@ torch.manual_seed(1)
 def call(name, *arguments):
     """Calls a C function with tensors (by address) and integers."""
     getattr(library, name)(*[ctypes.c_void_p(a.data_ptr()) if torch.is_tensor(a) else ctypes.c_int64(a) for a in arguments])
-
-
-def median_ms(functions, least=7, seconds=1.0):
-    """Times the functions in turn, so that a busy machine slows both alike."""
-    times = [[] for _ in functions]
-    for f in functions:
-        f()
-    start = time.perf_counter()
-    while len(times[0]) < least or (time.perf_counter() - start < seconds and len(times[0]) < 2000):
-        for f, t in zip(functions, times):
-            before = time.perf_counter()
-            f()
-            t.append(1e3 * (time.perf_counter() - before))
-    return [sorted(t)[len(t) // 2] for t in times]
 
 
 rows = []
@@ -116,7 +103,7 @@ def bradley_terry(pairs):
         lambda: {"loss": (loss, result["loss"].detach()), "gradient": (d_chosen, c.grad)})
 
 
-print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
+print(f"PyTorch {torch.__version__} on {blas()}, {torch.get_num_threads()} threads")
 token_logp(512, 32000)
 token_logp(2048, 1000)
 linear_token_logp(512, 512, 32000)
@@ -126,4 +113,4 @@ bradley_terry(64)
 bradley_terry(65536)
 if len(sys.argv) > 2:
     with open(sys.argv[2], "w") as f:
-        json.dump({"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows}, f, indent=2)
+        json.dump({"torch": torch.__version__, "blas": blas(), "threads": torch.get_num_threads(), "rows": rows}, f, indent=2)
