@@ -117,7 +117,7 @@ inline std::string to_text(const figure& f, int decimals = 3) {
 }
 
 /// Each figure's mean over seeds, then each seed's own under "seed N/". From three seeds on the mean has its interval (Student's t, n = seeds).
-/// A number of replies, which has no mean worth telling, is the median, its label the list. `independent` is false where the seeds share what
+/// A number of replies or updates, which has no mean worth telling, is the median, its label the list. `independent` is false where the seeds share what
 /// they measure on, so that their spread is no interval's.
 inline std::vector<figure> over_seeds(const std::vector<std::pair<std::uint64_t, std::vector<figure>>>& runs, bool independent = true) {
   if (runs.size() == 1) return runs.front().second;
@@ -129,7 +129,7 @@ inline std::vector<figure> over_seeds(const std::vector<std::pair<std::uint64_t,
         if (f.name == first.name) values.push_back(f.value);
     if (values.size() != runs.size()) continue;  // not measured for every seed
     figure f = mean_figure(first.name, values, first.unit, first.label);
-    if (first.unit == "replies") {
+    if (first.unit == "replies" || first.unit == "updates") {
       f.label += ", median; by seed:";
       for (const double& v : values) f.label += (&v == values.data() ? " " : ", ") + std::to_string(static_cast<long long>(v));
       std::sort(values.begin(), values.end());

@@ -69,6 +69,11 @@ class file_experiment {
     for (std::size_t i = 0; i < all.size(); ++i) step(all[i], static_cast<int>(i), static_cast<int>(all.size()), line);
   }
 
+  void tell(progress& line, int step, const batch& x, const typename trainer<B>::step_result& done) {
+    folder_.count(x.tokens());
+    line.show(step + 1, x.tokens(), {{"loss", done.loss}, {"accuracy", done.accuracy}});
+  }
+
   /// Both sides of every pair, every token; or the chosen replies alone.
   void train_language(transformer<B>& model, const char* stage, int epochs, double rate, bool chosen_only) {
     std::vector<sample> texts;
@@ -85,7 +90,7 @@ class file_experiment {
       std::vector<sample> drawn;
       for (const std::size_t i : which) drawn.push_back(texts[i]);
       const batch x(drawn);
-      line.show(step + 1, x.scored_count(), learner.supervised(x, schedule(rate, step, steps)).loss);
+      tell(line, step, x, learner.supervised(x, schedule(rate, step, steps)));
     });
   }
 
@@ -110,8 +115,7 @@ class file_experiment {
     passes(stage.c_str(), s_.reward_epochs, s_.pairs / 2, pair_lengths(data_.train(), count),
            [&](const std::vector<std::size_t>& which, int step, int steps, progress& line) {
              const batch x = batch_of_pairs(data_.train(), which);
-             const auto done = learner.bradley_terry(x, schedule(s_.reward_rate, step, steps));
-             line.show(step + 1, x.size * x.length, done.loss, done.accuracy);
+             tell(line, step, x, learner.bradley_terry(x, schedule(s_.reward_rate, step, steps)));
            });
   }
   void train_dpo(transformer<B>& policy, const transformer<B>& sft) {
@@ -119,8 +123,7 @@ class file_experiment {
     passes("DPO", 1, s_.pairs / 2, pair_lengths(data_.train(), data_.train().size()),
            [&](const std::vector<std::size_t>& which, int step, int steps, progress& line) {
              const batch x = batch_of_pairs(data_.train(), which);
-             const auto done = learner.dpo(x, score_tokens(b_, memory_, sft, x), s_.beta, schedule(s_.dpo_rate, step, steps));
-             line.show(step + 1, x.scored_count(), done.loss, done.accuracy);
+             tell(line, step, x, learner.dpo(x, score_tokens(b_, memory_, sft, x), s_.beta, schedule(s_.dpo_rate, step, steps)));
            });
   }
 

@@ -6,11 +6,12 @@
 
 namespace lab {
 
-/// What one seed's stages of measuring found, by stage, and how long each of its stages took.
+/// What one seed's stages of measuring found, by stage, and what each of its stages took.
 struct seed_run {
   std::uint64_t seed = 0;
   std::map<std::string, findings> found{};
   std::map<std::string, double> seconds{};
+  std::map<std::string, std::int64_t> tokens{};
 };
 
 /// A table of the report: the stage that measures it, and what it says and does not say.

@@ -36,6 +36,7 @@ void run_seeds(B& compute, const settings& s, const std::string& library = {}) {
       file_pairs& file = files[runs.size() - 1];
       runs.back().found["measure"] = file_experiment<B>(context, file).run();
       runs.back().seconds = folder.seconds();
+      runs.back().tokens = folder.tokens();
       if (account.empty()) account = file.summary();
       account += (s.seeds.size() > 1 ? "Seed " + std::to_string(seed) + ": " : std::string()) + file.account() + "\n";
       continue;
@@ -46,6 +47,7 @@ void run_seeds(B& compute, const settings& s, const std::string& library = {}) {
     one.run();
     runs.back().found = one.found();
     runs.back().seconds = folder.seconds();
+    runs.back().tokens = folder.tokens();
   }
   if (s.data.empty()) {
     report(s, "lab", lab_tables, runs, "A small language model, trained from nothing and aligned to a judge's taste.");

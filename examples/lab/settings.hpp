@@ -29,10 +29,19 @@ namespace lab {
 using plumb::index_t;
 
 /// The stages, in the order in which a whole run does them; `--only` names them.
-inline const std::vector<std::string> stage_names{"pretrain", "sft", "pairs", "reward", "dpo", "judge-rewards", "judge-policies", "best-of-n"};
+inline const std::vector<std::string> stage_names{"pretrain", "sft",     "pairs",         "reward",         "dpo",       "ppo",      "grpo",
+                                                  "drpo",     "steerlm", "judge-rewards", "judge-policies", "best-of-n", "ppo-curve"};
 
 /// Those that measure: what they find is in the report.
-inline bool is_measuring(const std::string& stage) { return stage.rfind("judge-", 0) == 0 || stage == "best-of-n"; }
+inline bool is_measuring(const std::string& stage) { return stage.rfind("judge-", 0) == 0 || stage == "best-of-n" || stage == "ppo-curve"; }
+
+/// A policy that is judged beside the SFT model.
+struct contender {
+  const char *key, *name;  ///< in the names of figures and files, and for people
+  bool steered;            ///< its prompts say which attributes are wanted
+};
+inline constexpr contender contenders[] = {{"dpo", "DPO", false},   {"ppo", "PPO", false},        {"grpo", "GRPO", false},
+                                           {"drpo", "DR-PO", false}, {"steerlm", "SteerLM", true}, {"steerlm2", "SteerLM 2.0", true}};
 
 /// Numbers chosen on seeds 11 and 12 alone, before any other seed of this world was run.
 struct settings {
@@ -49,6 +58,19 @@ struct settings {
   int pretrain_steps = 3500, sft_steps = 300, reward_steps = 250, dpo_steps = 400;
   std::size_t texts = 32, pairs = 32, preference_pairs = 4096, test_pairs = 1000, test_prompts = 1200;
   std::size_t best_prompts = 64, best_samples = 256;  ///< best-of-n: prompts, and replies drawn to each
+  // Loops over what the policy writes.
+  index_t rollout_texts = 128, reply_tokens = 40;  ///< texts of an update; tokens of a reply at most
+  index_t group = 8, minibatches = 2;              ///< replies to a prompt (GRPO); steps of the optimiser per epoch
+  int ppo_updates = 30, ppo_epochs = 2, group_updates = 60, group_epochs = 1;
+  double policy_rate = 2e-4, critic_rate = 3e-4, kl_coefficient = 0.15;
+  double pressed_rate = 5e-4;  ///< of PPO without a KL penalty
+  double resets = 1;  ///< DR-PO: share of rollouts that begin inside a chosen reply
+  std::size_t steered_pairs = 2048, steered_prompts = 96;
+  index_t steered_replies = 8, steered_minibatch = 16;
+  int steerlm_steps = 400, steerlm2_iterations = 2, steerlm2_epochs = 2;
+  double steerlm_rate = 1e-3, steerlm2_rate = 2e-4;
+  std::size_t curve_prompts = 256;  ///< PPO's over-optimisation
+  int curve_updates = 30, curve_every = 5;
   double pretrain_rate = 3e-3, sft_rate = 5e-4, reward_rate = 5e-4, dpo_rate = 1e-4, beta = 0.3;
 
   // Of a run on a preference file.
@@ -63,6 +85,8 @@ struct settings {
     pretrain_steps = 40, sft_steps = 10, reward_steps = 10, dpo_steps = 10;
     preference_pairs = 64, test_pairs = 48, test_prompts = 32;
     best_prompts = 16, best_samples = 16;
+    rollout_texts = 16, reply_tokens = 12, group = 4, ppo_updates = 2, group_updates = 2, steerlm_steps = 5, steerlm2_epochs = 1;
+    steered_pairs = 32, steered_prompts = 8, steered_replies = 4, curve_prompts = 16, curve_updates = 2, curve_every = 1;
     file_pairs = 60, file_vocabulary = 320, positions = 64, language_epochs = 1, reward_epochs = 1;
   }
 
@@ -106,6 +130,31 @@ struct settings {
     add("preference pairs", preference_pairs);
     add("reward-model steps", reward_steps);
     add("DPO steps", dpo_steps);
+    add("texts of an update (PPO, GRPO, DR-PO)", rollout_texts);
+    add("tokens of a reply at most", reply_tokens);
+    add("updates of PPO and DR-PO", ppo_updates);
+    add("epochs of PPO and DR-PO", ppo_epochs);
+    add("updates of GRPO", group_updates);
+    add("epochs of GRPO", group_epochs);
+    add("replies to a prompt (GRPO)", group);
+    add("minibatches of an update", minibatches);
+    add("rate of PPO, GRPO, DR-PO", policy_rate);
+    add("rate of PPO, pressed", pressed_rate);
+    add("critic rate", critic_rate);
+    add("KL coefficient", kl_coefficient);
+    add("share of resets (DR-PO)", resets);
+    add("pairs for SteerLM", steered_pairs);
+    add("SteerLM steps", steerlm_steps);
+    add("SteerLM rate", steerlm_rate);
+    add("SteerLM 2.0 iterations", steerlm2_iterations);
+    add("SteerLM 2.0 epochs", steerlm2_epochs);
+    add("SteerLM 2.0 prompts", steered_prompts);
+    add("SteerLM 2.0 prompts in a minibatch", steered_minibatch);
+    add("SteerLM 2.0 replies to each", steered_replies);
+    add("SteerLM 2.0 rate", steerlm2_rate);
+    add("updates of PPO, pressed", curve_updates);
+    add("updates between looks at it", curve_every);
+    add("prompts to look at it", curve_prompts);
     add("held-out pairs", test_pairs);
     add("held-out prompts", test_prompts);
     add("best-of-n prompts", best_prompts);
@@ -122,7 +171,7 @@ plumb_lab --data FILE [--pairs N] [the flags above, but --only]
   --seeds N,...  several runs, one after the other; figures are their means, then each run's own
   --backend B    serial or onednn (default onednn, where it was built)
   --only S,...   these stages, and what they need and is not there yet; the report has all that were ever finished:
-                 pretrain, sft, pairs, reward, dpo, judge-rewards, judge-policies, best-of-n
+                 pretrain, sft, pairs, reward, dpo, ppo, grpo, drpo, steerlm, judge-rewards, judge-policies, best-of-n, ppo-curve
   --out DIR      where the report, figures and checkpoints go (default out/lab; with --data, out/data/<name of the file>)
   --fresh        starts over; else a run that was cut off goes on after the last stage that it finished
   --quick        a few steps of each stage, to see that it all works; its figures mean nothing (default folders: out/lab-quick, out/data-quick/...)

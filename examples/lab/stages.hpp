@@ -92,6 +92,15 @@ class run_folder {
     for (const auto& [name, stage] : done_) all[name] = stage.seconds;
     return all;
   }
+  /// Tokens that went through a model in training, or were written, in each finished stage; those that counted none are left out.
+  std::map<std::string, std::int64_t> tokens() const {
+    std::map<std::string, std::int64_t> all;
+    for (const auto& [name, stage] : done_)
+      if (stage.tokens > 0) all[name] = stage.tokens;
+    return all;
+  }
+  /// For the stage that is being made.
+  void count(std::int64_t tokens) { counted_ += tokens; }
 
   /// `load(path)` when the stage is done; otherwise `make(path)`, which writes that file for `load` to read. The file is `<stage><extension>`.
   template <class Load, class Make>
@@ -103,10 +112,11 @@ class run_folder {
       return;
     }
     const stopwatch watch;
+    counted_ = 0;
     make(file);
     const auto hash = file_fingerprint(file);
     if (!hash) throw std::runtime_error("cannot read back " + file.string());
-    done_[stage] = {watch.seconds(), file.filename().string(), std::to_string(*hash)};
+    done_[stage] = {watch.seconds(), file.filename().string(), std::to_string(*hash), counted_};
     write();
   }
 
@@ -114,11 +124,13 @@ class run_folder {
   struct finished {
     double seconds = 0;
     std::string file{}, hash{};
+    std::int64_t tokens = 0;
   };
 
   void take_over(const std::string& name, const nlohmann::json& stage) {
     const auto text = [&](const char* key) { return stage.is_object() && stage.contains(key) && stage[key].is_string() ? stage[key].get<std::string>() : ""; };
-    const finished f{stage.is_object() && stage.contains("seconds") && stage["seconds"].is_number() ? stage["seconds"].get<double>() : 0, text("file"), text("hash")};
+    const auto number = [&](const char* key) { return stage.is_object() && stage.contains(key) && stage[key].is_number() ? stage[key].get<double>() : 0; };
+    const finished f{number("seconds"), text("file"), text("hash"), static_cast<std::int64_t>(number("tokens"))};
     const auto hash = f.file.empty() ? std::nullopt : file_fingerprint(folder_ / f.file);
     if (hash && std::to_string(*hash) == f.hash) {
       done_[name] = f;
@@ -139,12 +151,14 @@ class run_folder {
   }
   void write() {
     run_["stages"] = nlohmann::ordered_json::object();
-    for (const auto& [name, stage] : done_) run_["stages"][name] = {{"seconds", stage.seconds}, {"file", stage.file}, {"hash", stage.hash}};
+    for (const auto& [name, stage] : done_)
+      run_["stages"][name] = {{"seconds", stage.seconds}, {"file", stage.file}, {"hash", stage.hash}, {"tokens", stage.tokens}};
     write_atomically(folder_ / "run.json", run_.dump(2) + "\n");
   }
 
   std::filesystem::path folder_;
   std::map<std::string, finished> done_{};
+  std::int64_t counted_ = 0;
   nlohmann::ordered_json run_{};
 };
 

@@ -155,8 +155,8 @@ class transformer {
       linear(b, scratch, s.h1, weight(layout_.layer(l, parameter_layout::q)), s.q);
       linear(b, scratch, s.h1, weight(layout_.layer(l, parameter_layout::k)), s.k);
       linear(b, scratch, s.h1, weight(layout_.layer(l, parameter_layout::v)), s.v);
-      rotate_positions(b, s.q, batch, length, 0, 1);
-      rotate_positions(b, s.k, batch, length, 0, 1);
+      rotate_positions(b, s.q, batch, length, 1);
+      rotate_positions(b, s.k, batch, length, 1);
       s.p = scratch.take<real>(batch, heads, length, length);
       s.mixed = scratch.take<real>(n, d);
       gemm(b, scratch, score_scale(), per_head(s.q, batch), per_head(s.k, batch).transposed(), real(0), s.p);
@@ -220,8 +220,8 @@ class transformer {
         gemm(b, scratch, score_scale(), dp, per_head(s.k, batch), real(0), per_head(dq, batch));
         gemm(b, scratch, score_scale(), dp.transposed(), per_head(s.q, batch), real(0), per_head(dk, batch));
       }
-      rotate_positions(b, dq, batch, length, 0, -1);
-      rotate_positions(b, dk, batch, length, 0, -1);
+      rotate_positions(b, dq, batch, length, -1);
+      rotate_positions(b, dk, batch, length, -1);
       linear_backward(b, scratch, s.h1, layout_.layer(l, parameter_layout::q), dq, dh, real(0));
       linear_backward(b, scratch, s.h1, layout_.layer(l, parameter_layout::k), dk, dh, real(1));
       linear_backward(b, scratch, s.h1, layout_.layer(l, parameter_layout::v), dv, dh, real(1));
@@ -230,39 +230,97 @@ class transformer {
     b.row_scatter_add(as_const(dx), a.ids, gradient(parameter_layout::embedding));
   }
 
-  /// Keys and values of `batch` sequences, position by position.
+  /// Keys and values of texts that are written on: each at a position of its own; what lies behind it is 0.
   struct cache {
-    index_t batch = 0, filled = 0;
-    std::vector<real> keys{}, values{};
+    index_t batch = 0, room = 0;              ///< texts, and positions for each
+    std::vector<std::int32_t> filled{};       ///< `[batch]`
+    std::vector<real> keys{}, values{};       ///< `[layers, batch, room, width]`
   };
-  cache empty_cache(index_t batch) const {
-    const auto size = static_cast<std::size_t>(config_.layers * batch * config_.positions * config_.width);
-    return {.batch = batch, .keys = std::vector<real>(size), .values = std::vector<real>(size)};
+
+  /// Reads the beginnings of `lengths.size()` texts, right-padded `[texts, length]`, side by side, and makes the cache, of `room` positions (those of
+  /// the model at most): hidden states of each text's last token, `[texts, width]`, in the arena.
+  array<2> read(B& b, plumb::arena<>& scratch, view<const std::int32_t, 1> ids, const std::vector<std::int32_t>& lengths, index_t room,
+                cache& c) const {
+    const auto batch = static_cast<index_t>(lengths.size()), length = ids.extent(0) / batch, d = config_.width;
+    room = std::min(std::max(room, length), config_.positions);
+    const auto last = scratch.take<real>(batch, d);
+    plumb::arena<>::frame frame(scratch);
+    const activations a = forward(b, scratch, ids, batch, length);
+    const auto size = static_cast<std::size_t>(batch * room * d);
+    c = {.batch = batch, .room = room, .filled = lengths};
+    for (auto* all : {&c.keys, &c.values}) all->resize(size * a.layers.size());
+    const auto source = scratch.take<std::int32_t>(batch * room), last_row = scratch.take<std::int32_t>(batch);
+    for (index_t i = 0; i < batch; ++i) {
+      const std::int32_t n = lengths[static_cast<std::size_t>(i)];
+      last_row(i) = static_cast<std::int32_t>(i * length) + n - 1;
+      for (index_t t = 0; t < room; ++t) source(i * room + t) = t < n ? static_cast<std::int32_t>(i * length + t) : -1;
+    }
+    for (index_t l = 0; l < config_.layers; ++l) {
+      const auto& s = a.layers[static_cast<std::size_t>(l)];
+      b.row_gather(as_const(s.k), as_const(source), rows_of(c.keys, l, c));
+      b.row_gather(as_const(s.v), as_const(source), rows_of(c.values, l, c));
+    }
+    b.row_gather(as_const(a.hidden), as_const(last_row), last);
+    b.sync();
+    return last;
   }
 
-  /// One token of each sequence at the next position: hidden states `[batch, width]`, in the arena.
+  /// Of the cache, the texts `kept` (ascending), in their order.
+  void keep(const std::vector<std::int32_t>& kept, cache& c) const {
+    const auto each = static_cast<std::size_t>(c.room * config_.width);
+    for (auto* all : {&c.keys, &c.values}) {
+      std::size_t to = 0;  // never behind where it reads from
+      for (std::size_t l = 0; l < static_cast<std::size_t>(config_.layers); ++l)
+        for (const std::int32_t i : kept) {
+          const std::size_t from = (l * static_cast<std::size_t>(c.batch) + static_cast<std::size_t>(i)) * each;
+          if (from != to) std::copy_n(all->begin() + static_cast<std::ptrdiff_t>(from), each, all->begin() + static_cast<std::ptrdiff_t>(to));
+          to += each;
+        }
+    }
+    for (std::size_t i = 0; i < kept.size(); ++i) c.filled[i] = c.filled[static_cast<std::size_t>(kept[i])];
+    c.batch = static_cast<index_t>(kept.size());
+    c.filled.resize(kept.size());
+  }
+
+  /// One token of each text, at its next position: hidden states `[batch, width]`, in the arena.
   array<2> step(B& b, plumb::arena<>& scratch, view<const std::int32_t, 1> ids, cache& c) const {
-    const index_t n = c.batch, d = config_.width, f = config_.feed_forward, heads = config_.heads, t = c.filled;
-    require_positions(t + 1);
+    const index_t n = c.batch, d = config_.width, f = config_.feed_forward, heads = config_.heads, half = config_.head_width() / 2;
+    index_t seen = 0;
+    for (const std::int32_t t : c.filled) seen = std::max<index_t>(seen, t + 1);
+    require_positions(seen);
+    if (seen > c.room) plumb::fail(plumb::message("transformer") << seen << " positions are asked for, but the cache has " << c.room << ".");
+    seen = std::min((seen + 7) / 8 * 8, c.room);  // few shapes: a backend may prepare each
     auto x = scratch.take<real>(n, d);
     const auto r = scratch.take<real>(n);
     const auto h = scratch.take<real>(n, d), q = scratch.take<real>(n, d), y = scratch.take<real>(n, d);
     const auto gate = scratch.take<real>(n, f), up = scratch.take<real>(n, f);
-    const auto p = scratch.take<real>(n, heads, 1, t + 1);
+    const auto p = scratch.take<real>(n, heads, 1, seen);
+    const auto place = scratch.take<std::int32_t>(n), valid = scratch.take<std::int32_t>(n * heads);
+    const auto cosines = scratch.take<real>(n, half), sines = scratch.take<real>(n, half);
+    for (index_t i = 0; i < n; ++i) {
+      const std::int32_t t = c.filled[static_cast<std::size_t>(i)];
+      place(i) = static_cast<std::int32_t>(i * c.room) + t;
+      for (index_t j = 0; j < heads; ++j) valid(i * heads + j) = t + 1;
+    }
+    const view<const std::int32_t, 1> now(c.filled);
+    b.row_gather(positions_of(cosines_), now, cosines);
+    b.row_gather(positions_of(sines_), now, sines);
+    const auto turn = [&](array<2> v) { rotate_rows(b, v, n, 1, table_row::text, as_const(cosines), as_const(sines), 1); };
     b.row_gather(weight(parameter_layout::embedding), ids, x);
     for (index_t l = 0; l < config_.layers; ++l) {
-      const auto keys = cached(c.keys, l, n), values = cached(c.values, l, n);  // [batch, positions, width]
-      const auto key = at_position(keys, t), value = at_position(values, t);
+      const auto keys = rows_of(c.keys, l, c), values = rows_of(c.values, l, c);  // [batch * room, width]
       rms_norm(b, x, norm(layout_.layer(l, parameter_layout::norm1)), r, h);
+      linear(b, scratch, h, weight(layout_.layer(l, parameter_layout::k)), y);
+      turn(y);
+      b.row_scatter_add(as_const(y), as_const(place), keys);
+      linear(b, scratch, h, weight(layout_.layer(l, parameter_layout::v)), y);
+      b.row_scatter_add(as_const(y), as_const(place), values);
       linear(b, scratch, h, weight(layout_.layer(l, parameter_layout::q)), q);
-      linear(b, scratch, h, weight(layout_.layer(l, parameter_layout::k)), key);
-      linear(b, scratch, h, weight(layout_.layer(l, parameter_layout::v)), value);
-      rotate_positions(b, q, n, 1, t, 1);
-      rotate_positions(b, key, n, 1, t, 1);
-      gemm(b, scratch, score_scale(), per_head(q, n), heads_of(keys, t + 1).transposed(), real(0), p);
-      const auto rows = reshaped(p, n * heads, t + 1);
-      b.row_softmax(as_const(rows), {}, rows);
-      gemm(b, scratch, real(1), p, heads_of(values, t + 1), real(0), per_head(h, n));
+      turn(q);
+      gemm(b, scratch, score_scale(), per_head(q, n), heads_of(keys, c, seen).transposed(), real(0), p);
+      const auto rows = reshaped(p, n * heads, seen);
+      b.row_softmax(as_const(rows), as_const(valid), rows);
+      gemm(b, scratch, real(1), p, heads_of(values, c, seen), real(0), per_head(h, n));
       linear(b, scratch, h, weight(layout_.layer(l, parameter_layout::o)), y);
       b.transform(plumb::math::plus{}, x, as_const(x), as_const(y));
       rms_norm(b, x, norm(layout_.layer(l, parameter_layout::norm2)), r, h);
@@ -273,7 +331,8 @@ class transformer {
       b.transform(plumb::math::plus{}, x, as_const(x), as_const(y));
     }
     rms_norm(b, x, norm(layout_.final_norm(config_.layers)), r, h);
-    ++c.filled;
+    b.sync();
+    for (std::int32_t& t : c.filled) ++t;
     return h;
   }
 
@@ -310,16 +369,14 @@ class transformer {
     const index_t length = x.extent(0) / batch, dh = config_.head_width();
     return {x.data(), {batch, config_.heads, length, dh}, {length * x.stride(0), dh, x.stride(0), 1}};
   }
-  array<3> cached(std::vector<real>& all, index_t layer, index_t batch) const {
-    const index_t size = batch * config_.positions * config_.width;
-    return {all.data() + layer * size, batch, config_.positions, config_.width};
+  array<2> rows_of(std::vector<real>& all, index_t layer, const cache& c) const {
+    const index_t rows = c.batch * c.room;
+    return {all.data() + layer * rows * config_.width, rows, config_.width};
   }
-  array<2> at_position(array<3> x, index_t t) const {
-    return {x.data() + t * x.stride(1), {x.extent(0), x.extent(2)}, {x.stride(0), 1}};
-  }
-  array<4> heads_of(array<3> x, index_t count) const {
+  // The first `count` positions of the cache's texts, head by head.
+  array<4> heads_of(array<2> x, const cache& c, index_t count) const {
     const index_t dh = config_.head_width();
-    return {x.data(), {x.extent(0), config_.heads, count, dh}, {x.stride(0), dh, x.stride(1), 1}};
+    return {x.data(), {c.batch, config_.heads, count, dh}, {c.room * x.stride(0), dh, x.stride(0), 1}};
   }
 
   // How many positions each row of attention sees.
@@ -363,15 +420,22 @@ class transformer {
     gemm(b, scratch, real(1), dy, weight(w), beta, dx);
   }
 
-  // In place, on rows that are `[batch, length]` positions from `first` on.
-  void rotate_positions(B& b, array<2> x, index_t batch, index_t length, index_t first, int direction) const {
+  // In place, on rows `[batch, length]`. The rows of `cosines` and `sines` are positions: row i is that of text i, or of place i in each text.
+  enum class table_row { text, place };
+  void rotate_rows(B& b, array<2> x, index_t batch, index_t length, table_row kind, const_array<2> cosines, const_array<2> sines,
+                   int direction) const {
     const index_t dh = config_.head_width(), half = dh / 2;
     const view<real, 4> all(x.data(), {batch, length, config_.heads, dh}, {length * x.stride(0), x.stride(0), dh, 1});
     const auto low = all.narrow(3, 0, half), high = all.narrow(3, half, half);
-    const auto table = [&](const std::vector<real>& values) {
-      return view<const real, 4>(values.data() + first * half, {batch, length, config_.heads, half}, {0, half, 0, 1});
+    const index_t by_text = kind == table_row::text ? half : 0, by_place = half - by_text;
+    const auto table = [&](const_array<2> rows) {
+      return view<const real, 4>(rows.data(), {batch, length, config_.heads, half}, {by_text, by_place, 0, 1});
     };
-    b.transform2(rotate<real>{static_cast<real>(direction)}, low, high, as_const(low), as_const(high), table(cosines_), table(sines_));
+    b.transform2(rotate<real>{static_cast<real>(direction)}, low, high, as_const(low), as_const(high), table(cosines), table(sines));
+  }
+  const_array<2> positions_of(const std::vector<real>& table) const { return {table.data(), config_.positions, config_.head_width() / 2}; }
+  void rotate_positions(B& b, array<2> x, index_t batch, index_t length, int direction) const {
+    rotate_rows(b, x, batch, length, table_row::place, positions_of(cosines_), positions_of(sines_), direction);
   }
 
   transformer_config config_;

@@ -2,12 +2,13 @@
 // What figures say, in sentences. The intervals decide.
 
 #include "chart.hpp"
+#include "settings.hpp"
 
 namespace lab {
 
 /// What a reader sees: "64.4 [61.6, 67.0]" of a share, in percent.
 inline std::string shown_text(const figure& f) {
-  return to_text(markup::as_shown(f), f.unit == "share" || f.unit == "difference of shares" ? 1 : f.unit == "replies" ? 0 : 3);
+  return to_text(markup::as_shown(f), f.unit == "share" || f.unit == "difference of shares" ? 1 : f.unit == "replies" || f.unit == "updates" ? 0 : 3);
 }
 inline const figure* find_figure(const std::vector<figure>& figures, const std::string& name) {
   for (const auto& f : figures)
@@ -54,20 +55,37 @@ inline std::string verdict(const std::vector<figure>& all) {
 inline constexpr std::pair<const char*, const char*> reward_names[] = {{"bradley_terry", "Bradley-Terry"},
                                                                        {"attribute_regression", "attribute regression"}};
 
-/// Why the gold reward falls, from the numbers of one seed. The judge's total is a weighted sum, so the fall is the sum of its attributes' parts;
+/// Which policies the judge likes better than the SFT model, of one seed.
+inline std::string policy_verdict(const std::vector<figure>& all) {
+  std::string better, worse, open;
+  for (const contender& c : contenders) {
+    const figure* f = find_figure(all, std::string("win_rate/") + c.key + "_over_sft");
+    if (f == nullptr) continue;
+    std::string& list = f->low && *f->low > 0.5 ? better : f->high && *f->high < 0.5 ? worse : open;
+    list += (list.empty() ? "" : ", ") + std::string(c.name);
+  }
+  std::string text;
+  const auto tell = [&](const char* what, const std::string& list) {
+    if (!list.empty()) text += (text.empty() ? "" : " ") + std::string(what) + list + ".";
+  };
+  tell("Better than SFT: ", better);
+  tell("Worse than SFT: ", worse);
+  tell("Not told apart from SFT: ", open);
+  return text;
+}
+
+/// Why the gold reward falls, from the numbers of one seed; `who` is what the figures' names begin with, `by` opens the sentence. The judge's total is a weighted sum, so the fall is the sum of its attributes' parts;
 /// and it is the sum of what labellers see of it, where the learned reward errs even by their lights, and of what they are blind to.
-inline std::string why_it_falls(const std::vector<figure>& all, const std::string& model, const std::string& name) {
-  const std::string who = "best_of_n/" + model + "/";
-  const figure *fall = find_figure(all, who + "fall"), *seen = find_figure(all, who + "fall_seen_by_labellers"), *unseen = find_figure(all, who + "fall_unseen_by_labellers");
+inline std::string why_it_falls(const std::vector<figure>& all, const std::string& who, const std::string& by) {
+  const figure *fall = find_figure(all, who + "/fall"), *seen = find_figure(all, who + "/fall_seen_by_labellers"), *unseen = find_figure(all, who + "/fall_unseen_by_labellers");
   if (fall == nullptr || seen == nullptr || unseen == nullptr) return {};
-  const std::string by = "Picked by " + name + ", ";
-  if (!fall->low || !(*fall->low > 0)) return by + "no fall of the gold reward is told apart from chance.";
+  if (!fall->low || !(*fall->low > 0)) return by + ", no fall of the gold reward is told apart from chance.";
   std::vector<const figure*> parts;
   for (const auto& f : all)
-    if (f.name.rfind(who + "fall_of/", 0) == 0 && f.low && *f.low > 0) parts.push_back(&f);
+    if (f.name.rfind(who + "/fall_of/", 0) == 0 && f.low && *f.low > 0) parts.push_back(&f);
   std::sort(parts.begin(), parts.end(), [](const figure* a, const figure* b) { return a->value > b->value; });
-  std::string text = by + "replies lose " + to_text(*fall, 2) + " points of gold reward from the peak on. Told apart from chance, by attribute:";
-  for (const figure* f : parts) text += (f == parts.front() ? " " : ", ") + f->name.substr((who + "fall_of/").size()) + " " + to_text(*f, 2);
+  std::string text = by + ", replies lose " + to_text(*fall, 2) + " points of gold reward from the peak on. Told apart from chance, by attribute:";
+  for (const figure* f : parts) text += (f == parts.front() ? " " : ", ") + f->name.substr((who + "/fall_of/").size()) + " " + to_text(*f, 2);
   text += std::string(parts.empty() ? " none." : ".") + " Labellers would see " + to_text(*seen, 2) + " of it";
   if (seen->low && *seen->low > 0) text += " (the learned reward errs by their lights too)";
   text += "; " + to_text(*unseen, 2) + " only the judge sees";

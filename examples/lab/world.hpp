@@ -369,6 +369,27 @@ inline tokens ideal_reply(const prompt& p) {
   return t;
 }
 
+/// A reply's attributes as whole numbers from 0 to 4.
+using levels = std::array<int, 5>;
+/// A prompt as SteerLM reads it: before `<reply>` stand the levels that are wanted, as number words.
+inline tokens steered_prompt(const tokens& plain, const levels& wanted) {
+  tokens text = plain;
+  for (const int level : wanted) text.insert(text.end() - 1, words().id(numbers[static_cast<std::size_t>(level)]));
+  return text;
+}
+/// The best that can be asked for: of each attribute the highest level that at least a tenth of the annotated replies have. What was hardly ever seen means
+/// nothing to the model.
+inline levels wanted_levels(const std::vector<levels>& seen) {
+  levels wanted{};
+  for (std::size_t k = 0; k < wanted.size(); ++k)
+    for (int level = 4; level > 0; --level)
+      if (10 * std::count_if(seen.begin(), seen.end(), [&](const levels& x) { return x[k] == level; }) >= static_cast<std::ptrdiff_t>(seen.size())) {
+        wanted[k] = level;
+        break;
+      }
+  return wanted;
+}
+
 // Labels.
 
 /// What those who label pairs see. They are hasty: a courtesy phrase pleases them as it does the judge, and each further one a quarter as much

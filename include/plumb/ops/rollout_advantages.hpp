@@ -20,7 +20,8 @@ struct gae {
   double gamma = 1;
   double lambda = 0.95;
   bool whiten = true;           ///< the advantages; the returns stay as they are
-  /// The rewards per token before that, their mean kept (DR-PO's code). Where rewards are rare, what is kept of the mean is a price of every token: replies end at once.
+  /// The rewards per token before that, their mean kept (DR-PO's code). Where rewards are rare, what is kept of the mean is a price of every token:
+  /// replies end at once (docs/demos/drpo.md shows it).
   bool whiten_rewards = false;
   whiten_options whitening{};   ///< of both; `shift_mean` is set: advantages lose their mean, rewards keep it
 
@@ -53,6 +54,10 @@ struct reinforce_plus_plus_baseline {
 template <class Advantage>
 inline constexpr bool needs_critic = requires { requires Advantage::needs_values; };
 
+/// Whether an advantage compares replies to one prompt, so that the replies of a group have to begin alike.
+template <class Advantage>
+inline constexpr bool needs_groups = !needs_critic<Advantage> && !std::is_same_v<Advantage, advantage::reinforce_plus_plus>;
+
 /// Options of `rollout_advantages`, beside the advantage.
 struct rollout_advantages_options {
   kl_estimate kl{.estimator = kl_estimator::k1};  ///< the penalty in the reward; its gradient is not used
@@ -70,9 +75,11 @@ struct rollout_advantages_inputs {
   view<const Real, 1, Space> logp{};       ///< `[M]`, of the policy that wrote them
   view<const Real, 1, Space> ref_logp{};   ///< `[M]`; not given: no KL penalty
   view<const Real, 1, Space> score{};      ///< `[S]`
-  view<const std::uint8_t, 1, Space> ended{};  ///< `[S]`; not given: all ended
+  view<const std::uint8_t, 1, Space> ended{};  ///< `[S]`; not given: all ended; needed with `bootstrap`
   view<const Real, 1, Space> values{};     ///< `[M]`, of the state before each token; `advantage::gae` alone
-  view<const Real, 1, Space> bootstrap{};  ///< `[S]`, the value after the last token; 0 for replies that ended; likewise
+  /// `[S]`, the value after the last token; 0 for replies that ended; likewise. It stands in for the score of a reply that was cut off: such a reply
+  /// is worth this and no score, since the critic's values already foresee the score of what it would have become. Not given: it keeps its score.
+  view<const Real, 1, Space> bootstrap{};
   sequence_layout<Space> sequences{};      ///< over the tokens
   sequence_layout<Space> groups{};         ///< over the replies, those to one prompt side by side; formulas of groups alone
   /// `[S]` each, where the replies are not in the order of the groups: `prompt_groups::order` and `place`. Not given: they are.
@@ -103,8 +110,8 @@ std::size_t rollout_advantages_workspace(const B& b, const rollout_advantages_in
 
 /// Rewards per token: `-coefficient KL_t`, and the score at the last token (`token_rewards`). `advantage` makes advantages of them:
 /// `advantage::gae`, `reinforce_plus_plus`, or a formula of one reward per reply (`grpo`, `rloo`, `centered`, ..., `reinforce_plus_plus_baseline`),
-/// for which the reward is the score less the coefficient times the reply's KL, spread over its tokens. A reply without tokens still counts in its
-/// group. Whitening and formulas of the batch are over all ranks. Enqueues and returns; nothing is allocated.
+/// for which the reward is the score less the coefficient times the reply's KL, spread over its tokens. With `bootstrap`, the score of a reply that did
+/// not end counts as 0 before `unfinished_scale` and the rest change it: the offset alone remains. A reply without tokens still counts in its group. Whitening and formulas of the batch are over all ranks. Enqueues and returns; nothing is allocated.
 template <class B, communicator_for<B> C, class Advantage>
   requires has_backend_types<B>
 void rollout_advantages(B& b, arena_of<B>& scratch, C& ranks, const rollout_advantages_inputs<real_of<B>, space_of<B>>& in,
@@ -113,7 +120,7 @@ void rollout_advantages(B& b, arena_of<B>& scratch, C& ranks, const rollout_adva
   using real = real_of<B>;
   static_assert(check_backend<B>());
   constexpr const char* op = "rollout_advantages";
-  constexpr bool of_tokens = needs_critic<Advantage> || std::is_same_v<Advantage, advantage::reinforce_plus_plus>;
+  constexpr bool of_tokens = !needs_groups<Advantage>;
   const index_t tokens = in.logp.extent(0), replies = in.sequences.sequences();
   require_arguments(op, {{"advantages", out.advantages}, {"returns", out.returns}, {"kl", out.kl}, {"scores", out.scores}},
                     {{"logp", in.logp}, {"ref_logp", in.ref_logp}, {"score", in.score}, {"ended", in.ended}, {"values", in.values},
@@ -133,6 +140,8 @@ void rollout_advantages(B& b, arena_of<B>& scratch, C& ranks, const rollout_adva
   for (const auto& [name, v] : {std::pair{"bootstrap", in.bootstrap}, {"scores", as_const(out.scores)}})
     if (v.given()) require_extent(op, name, v, 0, replies, "the number of sequences");
   if (in.ended.given()) require_extent(op, "ended", in.ended, 0, replies, "the number of sequences");
+  if (in.bootstrap.given() && !in.ended.given() && replies > 0)
+    fail(message(op) << "argument `bootstrap` is given, but not `ended`, which says whose score it stands in for. Nothing was written.");
   if constexpr (needs_critic<Advantage>) {
     require_given(op, "values", in.values, tokens > 0);
   } else if (in.values.given() || in.bootstrap.given() || out.returns.given()) {
@@ -158,7 +167,13 @@ void rollout_advantages(B& b, arena_of<B>& scratch, C& ranks, const rollout_adva
   } else {
     b.fill(kl, real(0));
   }
-  token_rewards(b, scratch, {.kl = as_const(kl), .score = in.score, .ended = in.ended, .sequences = in.sequences}, options.rewards,
+  auto score = in.score;
+  if (in.bootstrap.given() && replies > 0) {  // or the last token would be paid twice: the score now, and the value of what is still to come
+    const auto kept = array(replies);
+    b.transform(math::keep_where{}, kept, in.score, in.ended);
+    score = as_const(kept);
+  }
+  token_rewards(b, scratch, {.kl = as_const(kl), .score = score, .ended = in.ended, .sequences = in.sequences}, options.rewards,
                 {.rewards = rewards, .scores = scores});
   if constexpr (needs_critic<Advantage>) {
     const auto whitened = [&](real_view<B> x, bool shift, real_view<B> y) {

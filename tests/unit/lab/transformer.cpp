@@ -1,6 +1,6 @@
 // The lab's transformer: its gradient by differences of the whole model, the KV cache against the full pass, causality, and one training step
 // that is the same on every backend.
-#include "lab/training.hpp"
+#include "lab/models.hpp"
 #include "support/catch.hpp"
 
 #include <plumb/backends/serial.hpp>
@@ -75,19 +75,33 @@ TEST_CASE("lab: the gradient of the whole model") {
   }
 }
 
-TEST_CASE("lab: a step with the KV cache gives what the full pass gives") {
+TEST_CASE("lab: reading and writing with the KV cache gives what the full pass gives, each text at its own position") {
   plumb::serial::backend<double> b;
   lab::workspace memory(scratch_bytes);
   const lab::transformer<plumb::serial::backend<double>> model(small(), 2);
-  const std::vector<std::int32_t> ids{0, 3, 7, 1, 5, 2, 0, 9, 1, 4, 4, 8};  // two texts of six
-  const auto full = model.forward(b, memory(), ids, 2, 6);
-  auto cache = model.empty_cache(2);
-  for (plumb::index_t t = 0; t < 6; ++t) {
-    const std::vector<std::int32_t> now{ids[static_cast<std::size_t>(t)], ids[static_cast<std::size_t>(6 + t)]};
+  const std::vector<std::vector<std::int32_t>> texts{{0, 3, 7, 1, 5, 2, 6}, {0, 9, 1, 4, 4, 8}, {0, 2, 2, 10, 3, 1, 5}};
+  const std::vector<std::int32_t> begun{4, 2, 3}, ids{0, 3, 7, 1, 0, 9, 0, 0, 0, 2, 2, 0};
+  const auto expect = [&](std::size_t text, std::size_t count, view<const double, 1> h) {
+    plumb::arena<>::frame frame(memory());
+    const auto full = model.forward(b, memory(), std::vector<std::int32_t>(texts[text].begin(), texts[text].begin() + static_cast<std::ptrdiff_t>(count)), 1,
+                                    static_cast<plumb::index_t>(count));
+    for (plumb::index_t j = 0; j < 8; ++j) REQUIRE(std::abs(h(j) - full.hidden(static_cast<plumb::index_t>(count) - 1, j)) < 1e-13);
+  };
+  decltype(model)::cache cache;
+  const auto read = model.read(b, memory(), ids, begun, 9, cache);
+  for (std::size_t i = 0; i < 3; ++i) expect(i, static_cast<std::size_t>(begun[i]), as_const(read.row(static_cast<plumb::index_t>(i))));
+  const auto write = [&](const std::vector<std::size_t>& which) {
+    std::vector<std::int32_t> now;
+    for (std::size_t k = 0; k < which.size(); ++k) now.push_back(texts[which[k]][static_cast<std::size_t>(cache.filled[k])]);
     const auto h = model.step(b, memory(), now, cache);
-    for (plumb::index_t i = 0; i < 2; ++i)
-      for (plumb::index_t j = 0; j < 8; ++j) REQUIRE(std::abs(h(i, j) - full.hidden(i * 6 + t, j)) < 1e-13);
-  }
+    for (std::size_t k = 0; k < which.size(); ++k) expect(which[k], static_cast<std::size_t>(cache.filled[k]), as_const(h.row(static_cast<plumb::index_t>(k))));
+  };
+  write({0, 1, 2});
+  write({0, 1, 2});
+  model.keep({0, 2}, cache);
+  write({0, 2});
+  model.keep({1}, cache);
+  write({2});
 }
 
 TEST_CASE("lab: no token sees what comes after it") {
@@ -125,6 +139,7 @@ std::vector<double> trained(B& b) {
     lab::transformer<B> model(small(), 4);
     lab::trainer<B> t(b, memory, model);
     t.supervised(both, 1e-2);
+    for (const auto g : model.gradients()) REQUIRE(g == 0);
     const std::vector<plumb::real_of<B>> ref = lab::score_tokens(b, memory, model, both);
     t.supervised(both, 1e-2);
     t.dpo(both, ref, 0.1, 1e-2);

@@ -36,7 +36,7 @@ TEST_CASE("lab: the verdict on a preference file") {
 }
 
 TEST_CASE("lab: why the gold reward falls") {
-  const auto why = [](const std::vector<figure>& all) { return lab::why_it_falls(all, "bradley_terry", "Bradley-Terry"); };
+  const auto why = [](const std::vector<figure>& all) { return lab::why_it_falls(all, "best_of_n/bradley_terry", "Picked by Bradley-Terry"); };
   std::vector<figure> all{change("fall", 0.5, 0.3, 0.7), change("fall_of/correctness", 0.1, -0.05, 0.25), change("fall_of/fluency", 0.1, 0.05, 0.15),
                           change("fall_of/politeness", 0.3, 0.2, 0.4), change("fall_seen_by_labellers", 0.1, -0.1, 0.3),
                           change("fall_unseen_by_labellers", 0.4, 0.3, 0.5)};
@@ -49,4 +49,12 @@ TEST_CASE("lab: why the gold reward falls") {
   all[0] = change("fall", 0.1, -0.1, 0.3);
   CHECK(why(all) == "Picked by Bradley-Terry, no fall of the gold reward is told apart from chance.");
   CHECK(why({}).empty());  // not measured
+}
+
+TEST_CASE("lab: which policies are better than SFT") {
+  const auto wins = [](const char* key, double from) { return figure{std::string("win_rate/") + key + "_over_sft", from + 0.05, from, from + 0.1, 400, "share", key}; };
+  CHECK(lab::policy_verdict({wins("dpo", 0.51), wins("grpo", 0.6), wins("ppo", 0.39), wins("steerlm2", 0.45)}) ==
+        "Better than SFT: DPO, GRPO. Worse than SFT: PPO. Not told apart from SFT: SteerLM 2.0.");
+  CHECK(lab::policy_verdict({wins("drpo", 0.6)}) == "Better than SFT: DR-PO.");
+  CHECK(lab::policy_verdict({}).empty());
 }

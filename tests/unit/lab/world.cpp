@@ -102,3 +102,20 @@ TEST_CASE("world: labels are as noisy as their probability says") {
   CHECK(missing == Catch::Approx(0.1).margin(0.02));
   CHECK(mean / (1 - missing) == Catch::Approx(j.attribute[2]).margin(0.05));
 }
+
+TEST_CASE("world: a steered prompt asks for attributes before the reply") {
+  const prompt p = lamp();
+  const tokens asked = steered_prompt(p.text, {4, 3, 2, 1, 0});
+  CHECK(asked.size() == p.text.size() + 5);
+  CHECK(words().decode({asked.end() - 7, asked.end()}) == "? four three two one zero <reply>");
+  CHECK(tokens(asked.begin(), asked.end() - 6) == tokens(p.text.begin(), p.text.end() - 1));
+}
+
+TEST_CASE("world: what is asked of a steered policy was seen") {
+  std::vector<levels> seen(20, levels{3, 4, 2, 4, 0});
+  seen[0] = {4, 4, 4, 4, 4};  // one in twenty: too rare
+  CHECK(wanted_levels(seen) == levels{3, 4, 2, 4, 0});
+  seen[1] = {4, 0, 4, 4, 1};
+  CHECK(wanted_levels(seen) == levels{4, 4, 4, 4, 0});
+  CHECK(wanted_levels({}) == levels{4, 4, 4, 4, 4});
+}

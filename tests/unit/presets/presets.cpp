@@ -294,6 +294,14 @@ TEST_CASE("presets: levels, aggregations, divergences, KL estimators by name") {
   presets::verl().aggregate(o, "seq-mean-token-mean");
   CHECK(o.aggregate == aggregation::sequence_mean);
   CHECK(o.length_epsilon == 1e-8);
+  presets::verl().aggregate(o, "seq-mean-token-sum-norm");  // what divides by no length takes no epsilon
+  CHECK(o.length_epsilon == 0);
+  o.require("policy_loss");
+  for (const bool token_level : {false, true}) {
+    presets::openrlhf().aggregate(o, token_level);
+    CHECK(o.length_epsilon == (token_level ? 0 : 1e-8));
+    o.require("policy_loss");
+  }
   CHECK(refusal([&] { presets::verl().aggregate(o, "mean"); }).find("seq-mean-token-sum-norm") != std::string::npos);
   for (const auto& [name, index] : {std::pair{"reverse_kl", 0u}, {"forward_kl", 1u}, {"js_divergence", 2u}, {"alpha_divergence", 3u}})
     CHECK(presets::trl().dpo("sigmoid", {}, name).divergence.index() == index);
