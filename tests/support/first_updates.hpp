@@ -1,11 +1,13 @@
 #pragma once
-// The first updates of PPO, GRPO, online DPO and best-of-n distillation on a backend, from the same texts: what two backends may differ in is
-// rounding.
+// The first updates of PPO, GRPO, DR-PO, SteerLM 2.0, online DPO and best-of-n distillation on a backend, from the same texts: what two backends may
+// differ in is rounding.
 
 #include "support/tabular_models.hpp"
 
 #include <plumb/algorithms/best_of_n.hpp>
+#include <plumb/algorithms/drpo.hpp>
 #include <plumb/algorithms/online_dpo.hpp>
+#include <plumb/algorithms/steerlm2.hpp>
 
 namespace plumb_test {
 
@@ -15,9 +17,13 @@ std::vector<double> first_updates(B& b) {
   using namespace plumb;
   using real = real_of<B>;
   tabular_policy<double> writer(4, 1);  // drawn in double, whatever is computed in
-  const auto texts = writer.generate(prompts(12, 3, 1), {.max_new_tokens = 4, .end_token = 0, .seed = 3});
-  rollouts<real> r;
-  for (index_t s = 0; s < texts.size(); ++s) r.add(texts.start_of(s), texts.own_of(s), {}, texts.ended[static_cast<std::size_t>(s)] != 0);
+  const auto written = [&](const std::vector<start>& starts) {
+    const auto texts = writer.generate(starts, {.max_new_tokens = 4, .end_token = 0, .seed = 3});
+    rollouts<real> r;
+    for (index_t s = 0; s < texts.size(); ++s) r.add(texts.start_of(s), texts.own_of(s), {}, texts.ended[static_cast<std::size_t>(s)] != 0);
+    return r;
+  };
+  rollouts<real> r = written(prompts(12, 3, 1));
   std::vector<double> all;
   const auto take = [&](const table& t) {
     const auto weights = t.weights();
@@ -64,6 +70,36 @@ std::vector<double> first_updates(B& b) {
     }
     take(pairs.weights);
     take(best.weights);
+  }
+  {
+    // Texts that go on from the data's replies; some of them are cut off and bootstrapped.
+    const std::vector<reset_item> items{{.prompt = {1}, .completions = {{2, 3, 1, 0}}}, {.prompt = {2, 2}, .completions = {{1, 1, 0}}}};
+    tabular_policy<real> policy(4, 1);
+    tabular_critic<real> critic(2);
+    ppo_options<> o;
+    o.policy_rate = o.critic_rate = 1;
+    ppo loop(b, o);
+    for (int i = 0; i < 2; ++i) {
+      const auto resets = written(drpo(items, {.proportion = 0.75, .seed = 5}).starts(static_cast<std::uint64_t>(i), 10));
+      loop.update(policy, critic, reference, reward, resets);
+    }
+    take(policy.weights);
+    take(critic.values);
+  }
+  {
+    tabular_policy<real> policy(4, 1);
+    steerlm2_sample<real> x{.replies = r, .groups = group_by_prompt(r.prompt)};
+    const auto summed = [&](const std::vector<real>& logp) {
+      const auto sums = text_logp(r, logp);
+      return std::vector<real>(sums.begin(), sums.end());
+    };
+    x.log_q = summed(policy.score(r));
+    x.log_p_reply = summed(reference.score(r));
+    x.log_p_attributes = reward.reward(r);
+    steerlm2_loop<B> loop(b, {.replies = 4, .epochs = 2, .prompts = 2, .micro_batch = 3, .rate = 1});
+    loop.weigh(x);
+    loop.train(policy, x);
+    take(policy.weights);
   }
   return all;
 }

@@ -5,6 +5,7 @@
 #include <plumb/core/random.hpp>
 #include <plumb/model/concepts.hpp>
 #include <plumb/ops/metrics.hpp>
+#include <plumb/ops/prompt_groups.hpp>
 
 #include <cmath>
 #include <numeric>
@@ -63,6 +64,19 @@ void require_texts(const char* op, const rollouts<Real>& r, std::size_t starts) 
   if (r.size() != static_cast<index_t>(starts))
     fail(message(op) << "policy.generate gave " << r.size() << " texts, but there are " << static_cast<index_t>(starts)
                      << " starts. Nothing was trained.");
+}
+// Texts that are compared with each other began alike. `so`: what they are not, if they did not.
+template <class Real>
+void require_equal_starts(const char* op, const rollouts<Real>& r, const prompt_groups& groups, const char* so) {
+  const auto beginning = [&](std::int32_t s) { return r.text_of(s).first(static_cast<std::size_t>(r.prompt_count(s) + r.given_count(s))); };
+  for (std::size_t g = 0; g < groups.begin.size(); ++g) {
+    const auto members = std::span(groups.order).subspan(static_cast<std::size_t>(groups.begin[g]),
+                                                         static_cast<std::size_t>(groups.end[g] - groups.begin[g]));
+    for (const std::int32_t s : members)
+      if (r.prompt_count(s) != r.prompt_count(members[0]) || !std::ranges::equal(beginning(s), beginning(members[0])))
+        fail(message(op) << "texts " << members[0] << " and " << s << " are of prompt " << r.prompt[static_cast<std::size_t>(s)]
+                         << ", but begin differently, so they are no " << so << ". `start::prompt` tells prompts apart.");
+  }
 }
 // What the policy writes, checked: one text for each start, that begins with it, at the temperature that was asked for.
 template <class Real, class Policy, class States>

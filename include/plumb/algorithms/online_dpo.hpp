@@ -65,18 +65,15 @@ chosen_pairs choose_pairs(const rollouts<Real>& r, std::span<const std::type_ide
     fail(message(op) << "there are " << score.size() << " scores, but " << r.size() << " texts.");
   const auto at = [&](std::int32_t s) { return static_cast<double>(score[static_cast<std::size_t>(s)]); };
   const auto same = [](auto a, auto b) { return std::ranges::equal(a, b); };
-  const auto beginning = [&](std::int32_t s) { return r.text_of(s).first(static_cast<std::size_t>(r.prompt_count(s) + r.given_count(s))); };
   chosen_pairs pairs;
   const prompt_groups groups = group_by_prompt(r.prompt);
+  detail::require_equal_starts(op, r, groups, "pair");
   pairs.prompts = groups.groups();
   for (std::size_t g = 0; g < groups.begin.size(); ++g) {
     const auto first = static_cast<std::size_t>(groups.begin[g]), end = static_cast<std::size_t>(groups.end[g]);
     const auto replies = std::span(groups.order).subspan(first, end - first);
     std::vector<std::int32_t> written;
     for (const std::int32_t s : replies) {
-      if (r.prompt_count(s) != r.prompt_count(replies[0]) || !same(beginning(s), beginning(replies[0])))
-        fail(message(op) << "texts " << replies[0] << " and " << s << " are of prompt " << r.prompt[static_cast<std::size_t>(s)]
-                         << ", but begin differently, so they are no pair. `start::prompt` tells prompts apart.");
       if (!std::isfinite(at(s))) fail(message(op) << "the score of text " << s << " is " << at(s) << ".");
       if (r.own_count(s) > 0) written.push_back(s);
     }
@@ -112,7 +109,8 @@ concept following_reference = requires(R& r, P& p) { r.follow(p); };
 /// What one update saw. NaN: over nothing.
 struct online_dpo_metrics {
   double score = 0, score_chosen = 0, score_rejected = 0;  ///< of the reward model, over texts; over pairs
-  double kl = 0;        ///< to the reference, summed over a text's own tokens, mean over texts; by the log-probabilities that the sampler gave
+  double kl = 0;        ///< to the reference, summed over a text's own tokens, mean over texts; by the log-probabilities that the sampler gave,
+                        ///< NaN where it gave none
   double loss = 0;      ///< mean over the minibatches
   double accuracy = 0;  ///< this and the next five: rows of `preference_metrics`, before each step, over all pairs of all epochs
   double margin = 0, reward_chosen = 0, reward_rejected = 0, logp_chosen = 0, logp_rejected = 0;

@@ -32,7 +32,9 @@ struct ppo_options {
   value_loss_options value{.weight = 0.1};  ///< likewise
   rollout_advantages_options rewards{};   ///< `kl_coefficient` is set by the loop, from the controller
   score_scaling scaling = score_scaling::none;  ///< before `rewards`, whose `score_min` and `score_max` then clip what was scaled
-  /// A text that was cut off is worth what the critic says after its last token, where it can (`bootstrapping_critic`); off: nothing.
+  /// A text that was cut off is worth what the critic says after its last token, and its score does not count, where the critic can
+  /// (`bootstrapping_critic`); of `rewards.rewards` only `unfinished_offset` touches it. Off: it is worth its score, as it has to be where
+  /// texts never end (no end token): no score would count. An advantage without a critic takes the score.
   bool bootstrap = true;
   bool skip_truncated = false;  ///< texts that were cut off are not trained on (DAPO's overlong filtering); their rewards still count in their groups
   int epochs = 4;               ///< passes over the rollout
@@ -45,6 +47,9 @@ struct ppo_options {
   double target_kl = 0;
   double ratio_limit = 0;       ///< a minibatch whose mean ratio is above this is left out (TRL 0.11: 10). 0: none
   bool rescore = true;          ///< old log-probs are the policy's own `score` of the rollout; false: those that were sampled
+  /// The largest |logp - old_logp| of a token in the first minibatch, before any step, in nats: more is an error, and nothing is trained. 0: it is
+  /// not looked at (`ppo_metrics::first_ratio_gap` tells it).
+  double start_tolerance = 0;
   std::uint64_t seed = 0;       ///< of the order of minibatches
 
   void require(const char* op) const {
@@ -64,6 +69,7 @@ struct ppo_options {
                    needs_critic<Advantage> ? "0 or positive" : "0: this advantage needs no critic");
     require_option(op, "target_kl", target_kl, target_kl >= 0, "0 (off) or positive");
     require_option(op, "ratio_limit", ratio_limit, ratio_limit >= 0, "0 (off) or positive");
+    require_option(op, "start_tolerance", start_tolerance, start_tolerance >= 0, "0 (off) or positive");
   }
 };
 
@@ -79,11 +85,13 @@ struct ppo_metrics {
   double clip_fraction = 0, approx_kl = 0, ratio_max = 0, value_clip_fraction = 0, explained_variance = 0;
   /// Largest |logp - old_logp| of the first minibatch, before any step: 0, unless forward and score differ (dropout, padding, precision).
   double first_ratio_gap = 0;
-  double sampler_gap = 0;  ///< mean |log-prob as sampled - as scored| over tokens: the sampler computes differently from the trainer
+  /// Mean |log-prob as sampled - as scored| over tokens: the sampler computes differently from the trainer. NaN where it gave none.
+  double sampler_gap = 0;
   double length = 0, length_max = 0, ended = 0, empty = 0;  ///< own tokens of a text; shares of texts
   double equal_groups = 0;  ///< share of groups whose scores are all equal: nothing to learn from them without a critic
   double given = 0, cut = 0;  ///< share of texts that began after a reset, and how many tokens they were given
   double score_given = 0, score_fresh = 0;  ///< the score of those, and of the others
+  double kl_given = 0, kl_fresh = 0;        ///< likewise `kl`: resets leave fewer own tokens, so a smaller sum
   std::int64_t texts = 0, tokens = 0;
   int steps = 0, skipped = 0;  ///< minibatches that were stepped on; that were left out for their ratio
   bool stopped = false;        ///< by `target_kl`
@@ -97,8 +105,9 @@ struct ppo_metrics {
     f("approx_kl", approx_kl), f("ratio_max", ratio_max), f("value_clip_fraction", value_clip_fraction), f("explained_variance", explained_variance);
     f("first_ratio_gap", first_ratio_gap), f("sampler_gap", sampler_gap), f("length", length), f("length_max", length_max), f("ended", ended);
     f("empty", empty), f("equal_groups", equal_groups), f("given", given), f("cut", cut), f("score_given", score_given);
-    f("score_fresh", score_fresh), f("texts", static_cast<double>(texts)), f("tokens", static_cast<double>(tokens)), f("steps", steps);
-    f("skipped", skipped), f("stopped", stopped ? 1 : 0);
+    f("score_fresh", score_fresh), f("kl_given", kl_given), f("kl_fresh", kl_fresh);
+    f("texts", static_cast<double>(texts)), f("tokens", static_cast<double>(tokens)), f("steps", steps), f("skipped", skipped);
+    f("stopped", stopped ? 1 : 0);
   }
 };
 
@@ -222,10 +231,11 @@ class ppo {
     return n;
   }
 
-  /// Fills in advantages, returns and KL.
+  /// Fills in advantages, returns and KL. Where replies are compared with each other, those of a prompt must have begun alike.
   void advantages(rollout_numbers<real>& n, const rollouts<real>& r) {
     if (r.own_tokens() == 0) return;
     const prompt_groups groups = group_by_prompt(r.prompt);
+    if constexpr (needs_groups<Advantage>) detail::require_equal_starts("ppo", r, groups, "group");
     rollout_advantages_inputs<real> in{.logp = n.logp, .ref_logp = n.ref_logp, .score = n.scaled.empty() ? n.score : n.scaled, .ended = r.ended,
                                        .values = n.values, .bootstrap = n.bootstrap, .sequences = r.layout()};
     if constexpr (!needs_critic<Advantage>) {
@@ -263,8 +273,8 @@ class ppo {
   void describe(const rollout_numbers<real>& n, const rollouts<real>& r, ppo_metrics& m) const {
     const double nothing = std::numeric_limits<double>::quiet_NaN();
     const auto texts = static_cast<double>(r.size());
-    double sum = 0, squares = 0, kl = 0, gap = 0, entropy = 0, given = 0, cut = 0, score_given = 0, advantages = 0, advantage_squares = 0,
-           returns = 0, values = 0, ended = 0, empty = 0;
+    double sum = 0, squares = 0, kl = 0, kl_given = 0, gap = 0, entropy = 0, given = 0, cut = 0, score_given = 0, advantages = 0,
+           advantage_squares = 0, returns = 0, values = 0, ended = 0, empty = 0;
     m.score_min = m.score_max = r.size() > 0 ? static_cast<double>(n.score[0]) : nothing;
     m.texts = r.size();
     m.tokens = r.own_tokens();
@@ -291,6 +301,10 @@ class ppo {
       if (!n.returns.empty()) returns += static_cast<double>(n.returns[t]);
       if (!n.values.empty()) values += static_cast<double>(n.values[t]);
     }
+    for (index_t s = 0; s < r.size() && !n.kl.empty(); ++s)
+      if (r.given_count(s) > 0)
+        for (auto t = r.own[static_cast<std::size_t>(s)]; t < r.own[static_cast<std::size_t>(s) + 1]; ++t)
+          kl_given += static_cast<double>(n.kl[static_cast<std::size_t>(t)]);
     const auto tokens = static_cast<double>(n.logp.size());
     const auto over = [&](double x, double count) { return count > 0 ? x / count : nothing; };
     m.entropy = over(entropy, tokens);
@@ -317,6 +331,8 @@ class ppo {
     m.cut = over(cut, given);
     m.score_given = over(score_given, given);
     m.score_fresh = over(sum - score_given, texts - given);
+    m.kl_given = n.ref_logp.empty() ? nothing : over(kl_given, given);
+    m.kl_fresh = n.ref_logp.empty() ? nothing : over(kl - kl_given, texts - given);
   }
 
   static real score_of(const rollout_numbers<real>& n, const std::vector<std::int32_t>& order, std::int32_t place) {
@@ -366,8 +382,14 @@ class ppo {
       sums one;
       detail::gradients_of gradients(policy, critic);
       const double gap = minibatch(policy, critic, n, r, part, policy_learns, m.steps, one);
-      if (first) m.first_ratio_gap = gap;
-      first = false;
+      if (first) {
+        m.first_ratio_gap = gap;
+        if (o_.start_tolerance > 0 && gap > o_.start_tolerance)
+          fail(message("ppo") << "before the first step a log-probability is " << gap << " away from the old one, more than `start_tolerance` ("
+                              << o_.start_tolerance << "): forward differs from " << (o_.rescore ? "score" : "the sampler")
+                              << " (dropout, padding, precision, another temperature or policy). Nothing was trained.");
+        first = false;
+      }
       if (o_.target_kl > 0 && one.policy_value("approx_kl") > 1.5 * o_.target_kl) {
         m.stopped = true;
         return false;

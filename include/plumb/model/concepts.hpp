@@ -68,7 +68,8 @@ concept generator = requires(M& m, std::span<const State> starts, const sampling
 /// What is aligned: writes, scores, learns.
 template <class M, class Real>
 concept policy_model = trainable<M, Real> && generator<M, Real>;
-/// Values of states; learns. With `m.after(r)` -> `[S]`, the value after each text's last token, texts that were cut off are bootstrapped.
+/// Values of states; learns. With `m.after(r)` -> `[S]`, the value after each text's last token, texts that were cut off are worth that value, not
+/// their score.
 template <class M, class Real>
 concept critic_model = trainable<M, Real>;
 /// A critic that also knows the value after each text's last token.

@@ -40,7 +40,7 @@ struct rollouts {
   std::vector<std::int32_t> reply{};       ///< `[S]`: place in `tokens` where the reply begins, behind the prompt
   std::vector<std::int32_t> own_first{};   ///< `[S]`: place in `tokens` of the first own token, behind what was given
   std::vector<std::int32_t> own{0};        ///< `[S + 1]`: own tokens of `s` are entries `own[s]` to `own[s + 1]` of arrays `[M]`
-  std::vector<Real> logp{};                ///< `[M]`, log-probability of each own token, given those before it, as it was sampled
+  std::vector<Real> logp{};                ///< `[M]`, log-probability of each own token, given those before it, as it was sampled; NaN: not known
   std::vector<std::uint8_t> ended{};       ///< `[S]`, 1: the policy wrote the end token, which is its last; 0: it was cut off
   std::vector<std::int32_t> prompt{};      ///< `[S]`, see `start::prompt`
   double temperature = 1;                  ///< log-probabilities are of logits divided by this, here and in every model that scores these texts
@@ -73,7 +73,7 @@ struct rollouts {
     require_option(op, "temperature", temperature, temperature > 0, "positive");
   }
 
-  /// Adds a text: `from`, continued by `written`, whose log-probabilities are `written_logp` (none: not known, 0 is stored). An empty `written`
+  /// Adds a text: `from`, continued by `written`, whose log-probabilities are `written_logp` (none: not known, NaN is stored). An empty `written`
   /// is a text that a policy had nothing to add to.
   void add(const start& from, std::span<const std::int32_t> written, std::span<const Real> written_logp, bool has_ended) {
     constexpr const char* op = "rollouts::add";
@@ -91,7 +91,7 @@ struct rollouts {
     reply.push_back(base + static_cast<std::int32_t>(from.prompt_tokens));
     own_first.push_back(base + static_cast<std::int32_t>(from.tokens.size()));
     if (written_logp.empty()) {
-      logp.insert(logp.end(), written.size(), Real(0));
+      logp.insert(logp.end(), written.size(), std::numeric_limits<Real>::quiet_NaN());
     } else {
       logp.insert(logp.end(), written_logp.begin(), written_logp.end());
     }

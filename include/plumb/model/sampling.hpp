@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 
 PLUMB_NAMESPACE_BEGIN
@@ -29,7 +28,8 @@ struct drawn_token {
 };
 
 /// Draws from `softmax(logits / temperature)` `[V]` with `u` in [0, 1); temperature 0 takes the largest (the first of equals). `logp` is that of the
-/// whole distribution, at temperature 1 where nothing is drawn. In double; `memory` is kept between calls. NaN among the logits is an error, -inf a
+/// whole distribution, at temperature 1 where nothing is drawn. In double; `memory` is kept between calls, so that
+/// later ones allocate nothing. NaN among the logits is an error, -inf a
 /// token that is never drawn.
 template <class Real>
 drawn_token draw_token(view<const Real, 1> logits, double temperature, double top_p, double u, std::vector<double>& memory) {
@@ -38,13 +38,14 @@ drawn_token draw_token(view<const Real, 1> logits, double temperature, double to
   const index_t v = logits.extent(0);
   if (v == 0) fail(message(op) << "there are no logits to draw from.");
   const double scale = temperature > 0 ? 1 / temperature : 1;
-  memory.resize(static_cast<std::size_t>(v));
+  memory.resize(static_cast<std::size_t>(top_p < 1 ? 2 * v : v));
+  const auto weights = std::span(memory).first(static_cast<std::size_t>(v));
   double top = -infinity;
   index_t drawn = 0;
   for (index_t i = 0; i < v; ++i) {
     const double x = static_cast<double>(logits(i)) * scale;
     if (std::isnan(x)) fail(message(op) << "the logit of token " << i << " is not a number.");
-    memory[static_cast<std::size_t>(i)] = x;
+    weights[static_cast<std::size_t>(i)] = x;
     if (x > top) {
       top = x;
       drawn = i;
@@ -53,24 +54,25 @@ drawn_token draw_token(view<const Real, 1> logits, double temperature, double to
   if (!(top - top == 0)) fail(message(op) << "the largest logit is " << top << ": nothing can be drawn.");
   const double largest = top;
   double sum = 0;
-  for (double& x : memory) sum += x = std::exp(x - largest);
+  for (double& x : weights) sum += x = std::exp(x - largest);
   if (temperature > 0) {
     double kept = sum, floor = 0;  // weights of the tokens that can be drawn; the least of them
     if (top_p < 1) {
-      std::vector<double> order(memory);
-      std::sort(order.begin(), order.end(), std::greater<>());
+      const auto heap = std::span(memory).last(weights.size());  // the likeliest come off it one by one: few do, so nothing is sorted
+      std::ranges::copy(weights, heap.begin());
+      std::ranges::make_heap(heap);
       double held = 0;
-      for (const double w : order) {
-        floor = w;
-        if ((held += w) >= top_p * sum) break;
+      for (std::size_t left = heap.size(); left > 0 && held < top_p * sum; --left) {
+        std::ranges::pop_heap(heap.first(left));
+        held += floor = heap[left - 1];
       }
       kept = 0;  // equals of the last one are kept as well
-      for (const double w : memory) kept += w >= floor ? w : 0;
+      for (const double w : weights) kept += w >= floor ? w : 0;
     }
     // The same sum in the same order as `kept`, which `u * kept` is below: the draw ends at a token that has some probability.
     double reached = 0;
     for (index_t i = 0; i < v; ++i) {
-      const double w = memory[static_cast<std::size_t>(i)];
+      const double w = weights[static_cast<std::size_t>(i)];
       if (!(w >= floor) || !(w > 0)) continue;
       drawn = i;
       if ((reached += w) > u * kept) break;

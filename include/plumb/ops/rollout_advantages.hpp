@@ -110,8 +110,9 @@ std::size_t rollout_advantages_workspace(const B& b, const rollout_advantages_in
 
 /// Rewards per token: `-coefficient KL_t`, and the score at the last token (`token_rewards`). `advantage` makes advantages of them:
 /// `advantage::gae`, `reinforce_plus_plus`, or a formula of one reward per reply (`grpo`, `rloo`, `centered`, ..., `reinforce_plus_plus_baseline`),
-/// for which the reward is the score less the coefficient times the reply's KL, spread over its tokens. With `bootstrap`, the score of a reply that did
-/// not end counts as 0 before `unfinished_scale` and the rest change it: the offset alone remains. A reply without tokens still counts in its group. Whitening and formulas of the batch are over all ranks. Enqueues and returns; nothing is allocated.
+/// for which the reward is the score less the coefficient times the reply's KL, spread over its tokens. With `bootstrap`, the score of one that did
+/// not end counts as 0 before `unfinished_scale` and the rest change it: the offset alone remains. A reply without tokens still counts in its group.
+/// Whitening and formulas of the batch are over all ranks. Enqueues and returns; nothing is allocated.
 template <class B, communicator_for<B> C, class Advantage>
   requires has_backend_types<B>
 void rollout_advantages(B& b, arena_of<B>& scratch, C& ranks, const rollout_advantages_inputs<real_of<B>, space_of<B>>& in,

@@ -115,7 +115,7 @@
   row(advantage::reinforce_plus_plus_baseline, whitening)                                                                                             \
   row(rollout_advantages_options, kl, rewards)                                                                                                        \
   row(ppo_options<>, advantage, surrogate, policy, value, rewards, scaling, bootstrap, skip_truncated, epochs, minibatches, micro_batch,              \
-      policy_rate, critic_rate, critic_warmup, target_kl, ratio_limit, rescore, seed)                                                                 \
+      policy_rate, critic_rate, critic_warmup, target_kl, ratio_limit, rescore, start_tolerance, seed)                                                \
   row(drpo_options, proportion, min_cut, max_cut, completion, items, step_rows, seed)                                                                 \
   row(online_dpo_options<>, link, divergence, preference, pairs, gap, unfinished_penalty, replies, epochs, minibatches, micro_batch, rate,            \
       reference_every, seed)                                                                                                                          \

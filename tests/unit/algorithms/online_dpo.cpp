@@ -151,7 +151,13 @@ TEST_CASE("online DPO: other links, rewards of the pair, no reference") {
   } zeros;
   online_dpo loop(b, {.rate = 1});
   CHECK(std::isnan(loop.update(m.policy, none, reward, r).kl));
-  CHECK(!std::isnan(loop.update(n.policy, zeros, reward, r).kl));
+  auto known = r;
+  known.logp = models().policy.score(r);
+  CHECK(!std::isnan(loop.update(n.policy, zeros, reward, known).kl));
+  // Log-probabilities that the sampler did not give: the KL is not known, and nothing else changes.
+  models k;
+  CHECK(std::isnan(loop.update(k.policy, zeros, reward, r).kl));
+  CHECK(distance(k.policy, n.policy) == 0);
   CHECK(distance(m.policy, n.policy) == 0);
   CHECK(distance(m.policy, plain) > 1e-3);
 }
@@ -161,7 +167,9 @@ TEST_CASE("online DPO: what an update says of itself") {
   models m;
   given_rewards reward{scores};
   online_dpo loop(b, {.pairs = pair_choice::all, .unfinished_penalty = 2.5, .epochs = 2, .minibatches = 3});
-  const auto seen = loop.update(m.policy, m.reference, reward, rollout_of(texts));
+  auto r = rollout_of(texts);
+  r.logp = models().policy.score(r);
+  const auto seen = loop.update(m.policy, m.reference, reward, r);
   CHECK(seen.texts == 8);
   CHECK(seen.tokens == 21);
   CHECK(seen.prompts == 2);

@@ -154,7 +154,14 @@ TEST_CASE("ppo: metrics are what they say") {
   CHECK(m.score_fresh == Catch::Approx((sum * 12 - score[3]) / 11));
   CHECK(m.equal_groups == 0);
   CHECK(m.steps == 4);
-  CHECK(by_name(m).size() == 34);
+  double kl_given = 0;
+  for (auto t = static_cast<std::size_t>(r.own[3]); t < static_cast<std::size_t>(r.own[4]); ++t) kl_given += logp[t] - ref[t];
+  CHECK(std::abs(kl_given - kl / 12) > 0.01);
+  CHECK(m.kl_given == Catch::Approx(kl_given));
+  CHECK(m.kl_fresh == Catch::Approx((kl - kl_given) / 11));
+  CHECK(by_name(m).at("kl_given") == m.kl_given);
+  CHECK(by_name(m).at("kl_fresh") == m.kl_fresh);
+  CHECK(by_name(m).size() == 36);
 }
 
 TEST_CASE("ppo: no prompt or given token gets a gradient, nor anything behind the end token") {
@@ -221,7 +228,7 @@ TEST_CASE("ppo: numbers of a suffix depend on nothing before it") {
   CHECK(trained(false) == trained(true));
 }
 
-TEST_CASE("ppo: a text that was cut off is worth what the critic says after it, one that ended nothing more") {
+TEST_CASE("ppo: a text that was cut off is worth what the critic says after it in place of its score, one that ended its score") {
   struct without_after {
     tabular_critic<double>& c;
     numbers score(const rollouts<double>& r) { return c.score(r); }
@@ -249,9 +256,47 @@ TEST_CASE("ppo: a text that was cut off is worth what the critic says after it, 
   each_own_token(r, [&](std::size_t s, std::size_t t, auto, std::int32_t) {
     some = some || !r.ended[s];
     CHECK(off[t] == Catch::Approx(score[s]));
-    CHECK(with[t] == Catch::Approx(score[s] + (r.ended[s] ? 0 : after[s])));
+    CHECK(with[t] == Catch::Approx(r.ended[s] ? score[s] : after[s]));
   });
   CHECK(some);
+}
+
+TEST_CASE("ppo: one state that goes on and on, every text worth 1: the value is 1, whether texts are bootstrapped or not") {
+  struct one_value {
+    double value = 0, gradient = 0;
+    numbers score(const rollouts<double>& r) { return numbers(static_cast<std::size_t>(r.own_tokens()), value); }
+    numbers after(const rollouts<double>& r) { return numbers(static_cast<std::size_t>(r.size()), value); }
+    numbers forward(const rollouts<double>& r) { return score(r); }
+    void backward(const rollouts<double>&, view<const double, 1> d) {
+      for (index_t i = 0; i < d.extent(0); ++i) gradient += d(i);
+    }
+    void step(double rate) {
+      value -= rate * gradient;
+      discard();
+    }
+    void discard() { gradient = 0; }
+  };
+  for (const bool bootstrap : {true, false}) {
+    serial::backend<double> b;
+    tabular_policy<double> policy(2, 1, 0);
+    one_value critic;
+    scored_by<double> reward{[](const auto&, index_t) { return 1.0; }};
+    no_model none;
+    ppo_options<> o;
+    o.bootstrap = bootstrap;
+    o.policy_rate = 0;
+    o.critic_rate = 2;
+    ppo loop(b, o, fixed_kl_controller{0});
+    double most = 0;
+    for (int i = 0; i < 60; ++i) {
+      const auto m = loop.step(policy, critic, none, reward, prompts(64, 1, 1), {.max_new_tokens = 3, .end_token = end_token, .seed = 1});
+      REQUIRE((m.ended > 0.5 && m.ended < 1));
+      most = std::max({most, critic.value, m.return_mean});
+    }
+    CAPTURE(bootstrap);
+    CHECK(critic.value == Catch::Approx(1).epsilon(0.01));
+    CHECK(most < 1 + 1e-9);
+  }
 }
 
 TEST_CASE("ppo: what is wrong is told with the text and its prompt, and nothing was trained") {
@@ -307,9 +352,109 @@ TEST_CASE("ppo: what is wrong is told with the text and its prompt, and nothing 
   CHECK(refused(w.policy, w.critic, none, w.reward, r) ==
         "plumb: ppo: the KL coefficient is 0.05, but there is no reference: give one, or the controller fixed_kl_controller{0}. Nothing was "
         "trained.");
+  rollouts<double> unknown;
+  for (index_t s = 0; s < r.size(); ++s) unknown.add(r.start_of(s), r.own_of(s), {}, r.ended[static_cast<std::size_t>(s)] != 0);
+  auto as_sampled = quick();
+  as_sampled.rescore = false;
+  ppo sampled(w.b, as_sampled);
+  CHECK(refusal([&] { sampled.update(w.policy, w.critic, w.reference, w.reward, unknown); }) ==
+        "plumb: ppo: the sampler gave nan for own token 0 of text 0 (prompt 0). Nothing was trained.");
+  CHECK(w.everything() == before);
   r.own_first[2] -= 1;
   CHECK(refused(w.policy, w.critic, w.reference, w.reward, r) ==
         "plumb: ppo: the places of text 2 of the rollout do not go together: make it with `rollouts::add`.");
+}
+
+TEST_CASE("ppo: log-probabilities that the sampler did not give: a gap that is not known, and nothing else") {
+  world w, other;
+  const auto r = w.policy.generate(w.starts, w.how);
+  rollouts<double> unknown;
+  for (index_t s = 0; s < r.size(); ++s) unknown.add(r.start_of(s), r.own_of(s), {}, r.ended[static_cast<std::size_t>(s)] != 0);
+  ppo loop(w.b, quick()), known(other.b, quick());
+  auto m = loop.update(w.policy, w.critic, w.reference, w.reward, unknown);
+  CHECK(std::isnan(m.sampler_gap));
+  auto n = known.update(other.policy, other.critic, other.reference, other.reward, r);
+  CHECK(n.sampler_gap < 1e-13);
+  m.sampler_gap = n.sampler_gap;
+  CHECK(near(m, n, 0));
+  CHECK(w.policy.weights.weights() == other.policy.weights.weights());
+}
+
+TEST_CASE("ppo: replies that are compared with each other began alike") {
+  const auto said = [](auto formula, const std::function<void(start&)>& change) {
+    world w;
+    change(w.starts[4]);  // prompt 1, as text 1
+    ppo loop(w.b, quick<decltype(formula)>(), fixed_kl_controller{0});
+    no_model none;
+    std::string what;
+    if constexpr (needs_critic<decltype(formula)>) {
+      what = refusal([&] { loop.step(w.policy, w.critic, none, w.reward, w.starts, w.how); });
+    } else {
+      what = refusal([&] { loop.step(w.policy, none, w.reward, w.starts, w.how); });
+    }
+    const bool refused = what != "(it was not refused)";
+    CHECK((w.policy.weights.steps == 0) == refused);
+    CHECK((loop.state().updates == 0) == refused);
+    return what;
+  };
+  const std::string want =
+      "plumb: ppo: texts 1 and 4 are of prompt 1, but begin differently, so they are no group. `start::prompt` tells prompts apart.";
+  const auto other_prompt = [](start& s) { s.tokens = {3}; };
+  const auto cut = [](start& s) { s.tokens.push_back(1); };
+  const auto renumbered = [](start& s) { s.tokens.push_back(1), s.prompt = 40; };
+  for (const std::function<void(start&)>& change : {std::function<void(start&)>(other_prompt), {cut}}) {
+    CHECK(said(advantage::grpo{}, change) == want);
+    CHECK(said(advantage::rloo{}, change) == want);
+    CHECK(said(advantage::centered{}, change) == want);
+    CHECK(said(advantage::batch_scaled{}, change) == want);
+    CHECK(said(advantage::reinforce_plus_plus_baseline{}, change) == want);
+    CHECK(said(advantage::reinforce_plus_plus{}, change) == "(it was not refused)");
+    CHECK(said(advantage::gae{}, change) == "(it was not refused)");
+  }
+  CHECK(said(advantage::grpo{}, renumbered) == "(it was not refused)");
+  CHECK(said(advantage::grpo{}, [](start& s) { s.tokens = {2, 1}, s.prompt_tokens = 2; }) == want);
+}
+
+TEST_CASE("ppo: an update that begins too far from the old log-probabilities is refused") {
+  struct with_dropout : tabular_policy<double> {
+    using tabular_policy<double>::tabular_policy;
+    double off = 0;
+    numbers forward(const rollouts<double>& r) {
+      auto y = tabular_policy<double>::forward(r);
+      if (forwards == 2) y.back() -= off;  // in the second micro-batch of the first minibatch, or after the first step
+      return y;
+    }
+  };
+  const auto said = [](double off, double tolerance, index_t micro_batch) {
+    world w;
+    with_dropout policy(4, 1);
+    policy.off = off;
+    auto o = quick();
+    o.micro_batch = micro_batch;
+    o.start_tolerance = tolerance;
+    ppo loop(w.b, o);
+    const std::string what = refusal([&] { loop.step(policy, w.critic, w.reference, w.reward, w.starts, w.how); });
+    const bool refused = what != "(it was not refused)";
+    CHECK((policy.weights.steps == 0 && w.critic.values.steps == 0) == refused);
+    if (refused) {
+      for (const double g : policy.weights.gradients()) CHECK(g == 0);
+      for (const double g : w.critic.values.gradients()) CHECK(g == 0);
+    }
+    CHECK((loop.state().updates == 0) == refused);
+    return what;
+  };
+  CHECK(said(0.25, 0.2, 6) ==
+        "plumb: ppo: before the first step a log-probability is 0.25 away from the old one, more than `start_tolerance` (0.2): forward differs from "
+        "score (dropout, padding, precision, another temperature or policy). Nothing was trained.");
+  CHECK(said(0.25, 0.3, 6) == "(it was not refused)");
+  CHECK(said(0.25, 0, 6) == "(it was not refused)");
+  CHECK(said(0.25, 0.2, 0) == "(it was not refused)");
+  CHECK(said(0, 1e-20, 6) == "(it was not refused)");
+  world w;
+  auto o = quick();
+  o.start_tolerance = -1;
+  CHECK(refusal([&] { ppo loop(w.b, o); }) ==
+        "plumb: ppo: option `start_tolerance` is -1 but must be 0 (off) or positive. Nothing was written.");
 }
 
 TEST_CASE("ppo: a policy that writes something else than it was asked for") {
@@ -542,12 +687,13 @@ TEST_CASE("ppo: micro-batches and the order of texts change nothing but rounding
 
 TEST_CASE("ppo: metrics of all minibatches and micro-batches, each token once") {
   // Old log-probs that are not the policy's, and a policy that does not move: every split has to say the same.
-  const auto measured = [](index_t minibatches, index_t micro_batch, int epochs) {
+  const auto measured = [](index_t minibatches, index_t micro_batch, int epochs, aggregation of_values = aggregation::token_mean) {
     world w;
     auto r = w.policy.generate(w.starts, w.how);
     for (std::size_t t = 0; t < r.logp.size(); ++t) r.logp[t] += 0.3 * random_stream{5, 1}.normal(t);
     auto o = quick();
     o.rescore = false;
+    o.value.aggregate = of_values;
     o.policy_rate = o.critic_rate = 0;
     o.minibatches = minibatches;
     o.micro_batch = micro_batch;
@@ -575,8 +721,11 @@ TEST_CASE("ppo: metrics of all minibatches and micro-batches, each token once") 
   const auto one = measured(1, 0, 1);
   CHECK(one.clip_fraction > 0.05);
   CHECK(measured(4, 2, 3).explained_variance == Catch::Approx(one.explained_variance).epsilon(1e-12));
-  // 12 texts in minibatches of equal size: the mean of their losses, each by its own tokens, is of the size of the whole one's.
-  CHECK(std::abs(measured(3, 1, 2).value_loss - one.value_loss) < one.value_loss);
+  // 12 texts in minibatches of equal size: the mean of their means over texts is that of all.
+  const double by_text = measured(1, 0, 1, aggregation::sequence_mean).value_loss;
+  CHECK(std::abs(by_text - one.value_loss) > 1e-3 * one.value_loss);
+  CHECK(measured(3, 1, 2, aggregation::sequence_mean).value_loss == Catch::Approx(by_text).epsilon(1e-12));
+  CHECK(measured(1, 5, 2).value_loss == Catch::Approx(one.value_loss).epsilon(1e-12));
   CHECK(measured(1, 5, 2).policy_loss == Catch::Approx(one.policy_loss).epsilon(1e-12));
 }
 
@@ -689,7 +838,8 @@ TEST_CASE("ppo: without the loop: log-probabilities in, coefficients out, and th
     desk<double> d;
     const double tokens = static_cast<double>(logp.size());
     rollout_advantages(d.compute, d.scratch,
-                       {.logp = logp, .ref_logp = ref_logp, .score = score, .values = values, .bootstrap = bootstrap, .sequences = r.layout()},
+                       {.logp = logp, .ref_logp = ref_logp, .score = score, .ended = r.ended, .values = values, .bootstrap = bootstrap,
+                        .sequences = r.layout()},
                        advantage::gae{}, {.rewards = {.kl_coefficient = 0.05}}, {.advantages = advantages, .returns = returns});
     policy_loss(d.compute, d.scratch, {.logp = logp, .old_logp = logp, .advantages = advantages, .sequences = r.layout()}, surrogate::clip{},
                 {.denominator = tokens}, {.d_logp = d_logp});
@@ -798,7 +948,7 @@ TEST_CASE("ppo: scores are scaled by all that came so far") {
       const auto after = w.critic.after(r);
       double want = 0;
       each_own_token(r, [&](std::size_t s, std::size_t, auto, std::int32_t) {
-        want += std::min(1.5, (score[s] - (normalize ? mean : 0)) / sd) + (r.ended[s] ? 0 : after[s]);
+        want += r.ended[s] ? std::min(1.5, (score[s] - (normalize ? mean : 0)) / sd) : after[s];
       });
       m = update(loop, w);
       CHECK(m.score > 7);  // as the reward model said it
@@ -1015,6 +1165,12 @@ TEST_CASE("ppo: summed over all replies the gradient is that of the expected rew
 }
 
 TEST_CASE("ppo: on average over samples the gradient is that of the expected reward less the KL, with any critic") {
+  // One whose value after a text that was cut off is what that text is worth: such texts may be bootstrapped.
+  struct knowing : tabular_critic<double> {
+    using tabular_critic<double>::tabular_critic;
+    scored_by<double> reward = hashed_score<double>();
+    numbers after(const rollouts<double>& r) { return reward.reward(r); }
+  };
   world w;
   tabular_policy<double> policy(3, 1), reference(3, 5);
   policy.weights.momentum = 0;
@@ -1028,15 +1184,16 @@ TEST_CASE("ppo: on average over samples the gradient is that of the expected rew
   auto o = quick<advantage::gae, surrogate::ratio>();
   o.policy.aggregate = aggregation::sequence_sum;
   o.epochs = 1;
-  o.bootstrap = false;
   o.critic_rate = 0;
-  for (const bool shaped : {true, false}) {
+  for (const auto& [shaped, bootstrap] : {std::pair{true, false}, {false, false}, {true, true}}) {
+    CAPTURE(shaped, bootstrap);
+    o.bootstrap = bootstrap;
     o.advantage = {.gamma = 1, .lambda = 1, .whiten = false};
     numbers mean(exact.size()), squares(exact.size());
     constexpr int batches = 40;
     for (int i = 0; i < batches; ++i) {
       tabular_policy<double> p = policy;
-      tabular_critic<double> critic(2, shaped ? 1 : 0);  // some values, or none
+      knowing critic(2, shaped ? 1 : 0);  // some values, or none
       ppo loop(w.b, o, fixed_kl_controller{coefficient});
       loop.restore({.updates = static_cast<std::uint64_t>(i), .controller = {coefficient}});
       loop.step(p, critic, reference, w.reward, std::vector<start>(300, from), {.max_new_tokens = 3, .end_token = end_token, .seed = 6});

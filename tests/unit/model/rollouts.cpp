@@ -57,10 +57,22 @@ TEST_CASE("rollouts: arrays of own tokens have no place for a prompt or a given 
   CHECK(rollouts<double>{}.layout().sequences() == 0);
 }
 
-TEST_CASE("rollouts: log-probabilities that are not known are 0") {
+TEST_CASE("rollouts: log-probabilities that are not known are NaN, and stay so") {
   rollouts<float> r;
+  const std::vector<float> known{-1.0f};
   r.add({.tokens = {1}, .prompt_tokens = 1}, ids{2, 3}, {}, true);
-  CHECK(r.logp == std::vector<float>{0, 0});
+  r.add({.tokens = {1}, .prompt_tokens = 1}, ids{4}, known, true);
+  r.require("test");
+  const auto unknown = [](const rollouts<float>& x) {
+    std::vector<bool> y;
+    for (const float l : x.logp) y.push_back(std::isnan(l));
+    return y;
+  };
+  CHECK(unknown(r) == std::vector{true, true, false});
+  CHECK(unknown(r.select(ids{1, 0})) == std::vector{false, true, true});
+  auto both = r;
+  both.append(r);
+  CHECK(unknown(both) == std::vector{true, true, false, true, true, false});
 }
 
 TEST_CASE("rollouts: select, append and start_of give back what went in") {

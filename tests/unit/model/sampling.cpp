@@ -1,6 +1,8 @@
 // The sampler: what it draws, how likely it says that was, and where texts end.
+#include "support/allocations.hpp"
 #include "support/tabular_models.hpp"
 
+#include <functional>
 #include <limits>
 
 using namespace plumb;
@@ -74,6 +76,38 @@ TEST_CASE("draw_token: top_p keeps the fewest likeliest tokens that hold it; the
   CHECK(chi_squared(counted({0, 0, -9}, 1, 0.3), {0.5, 0.5, 0}) < chi_squared_limit(1));
   // The temperature comes first.
   CHECK(chi_squared(counted({2, 0, 0}, 1000, 0.9), {1.0 / 3, 1.0 / 3, 1.0 / 3}) < chi_squared_limit(2));
+}
+
+TEST_CASE("draw_token: top_p against all probabilities in order; memory is taken once") {
+  std::vector<double> memory;
+  const random_stream random{5, 8};
+  long long allocated = 0;
+  std::uint64_t k = 0;
+  for (int i = 0; i < 300; ++i) {
+    std::vector<double> logits(50);
+    for (double& x : logits) x = random.normal(k++) * (1 + i % 5);
+    if (i % 3 == 0)
+      for (double& x : logits) x = std::round(x);  // equals
+    if (i % 7 == 0) logits[3] = -infinity;
+    const double top_p = i % 11 == 0 ? 1 - 0x1p-53 : random.uniform(k++), u = random.uniform(k++);
+    if (!(top_p > 0)) continue;
+    std::vector<double> p, order;
+    double top = -infinity, sum = 0, held = 0, least = 0, kept = 0, reached = 0;
+    for (const double x : logits) top = std::max(top, x);
+    for (const double x : logits) p.push_back(std::exp(x - top)), sum += p.back();
+    order = p;
+    std::sort(order.begin(), order.end(), std::greater<>());
+    for (std::size_t n = 0; n < order.size() && held < top_p * sum; ++n) held += least = order[n];
+    for (const double x : p) kept += x >= least ? x : 0;
+    std::int32_t want = -1;
+    for (std::size_t n = 0; n < p.size() && !(reached > u * kept); ++n)
+      if (p[n] >= least && p[n] > 0) want = static_cast<std::int32_t>(n), reached += p[n];
+    const long long before = allocations();
+    const drawn_token d = draw_token(view<const double, 1>(logits), 1, top_p, u, memory);
+    if (i > 0) allocated += allocations() - before;
+    REQUIRE(d.token == want);
+  }
+  CHECK(allocated == 0);
 }
 
 TEST_CASE("draw_token: what cannot be drawn from") {

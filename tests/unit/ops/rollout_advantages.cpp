@@ -66,9 +66,9 @@ result run(const rollout_advantages_inputs<double>& in, const Advantage& advanta
 // Scores as they land, rewards per token, one number per reply, all by plain loops.
 struct by_hand {
   numbers scores, kl, rewards, reply;
-  explicit by_hand(const batch& b, double coefficient = 0.3) {
+  explicit by_hand(const batch& b, bool bootstrapped = false, double coefficient = 0.3) {
     for (std::size_t s = 0; s < 6; ++s) {
-      scores.push_back(std::min(1.0, b.ended[s] ? b.score[s] : b.score[s] - 0.5));
+      scores.push_back(std::min(1.0, b.ended[s] ? b.score[s] : (bootstrapped ? 0 : b.score[s]) - 0.5));
       double total = 0;
       for (auto t = static_cast<std::size_t>(b.own[s]); t < static_cast<std::size_t>(b.own[s + 1]); ++t) {
         kl.push_back(b.logp[t] - b.ref_logp[t]);
@@ -92,7 +92,7 @@ numbers whitened(numbers x) {
 
 TEST_CASE("rollout advantages: gae of rewards per token, bootstrapped where a reply was cut off, then whitened") {
   const batch b;
-  const by_hand want(b);
+  const by_hand want(b, true);
   for (const bool whiten_rewards : {false, true})
     for (const bool whiten_advantages : {false, true}) {
       const advantage::gae how{.gamma = 0.9, .lambda = 0.8, .whiten = whiten_advantages, .whiten_rewards = whiten_rewards};
@@ -119,6 +119,28 @@ TEST_CASE("rollout advantages: gae of rewards per token, bootstrapped where a re
       CHECK(near(got.returns, returns));
       CHECK(near(got.advantages, whiten_advantages ? whitened(advantages) : advantages));
     }
+}
+
+TEST_CASE("rollout advantages: a bootstrap stands in for the score of a reply that was cut off, a penalty stays") {
+  batch b;
+  auto in = b.with_values();
+  const advantage::gae how{.lambda = 1, .whiten = false};
+  const result want = run(in, how);
+  const result scaled = run(in, how, {.rewards = {.kl_coefficient = 0.3, .unfinished_scale = 7, .unfinished_offset = -0.5, .score_max = 1}});
+  CHECK(scaled.advantages == want.advantages);
+  b.score[2] = 1e6, b.score[4] = std::nan("");
+  const result got = run(b.with_values(), how);
+  CHECK(got.advantages == want.advantages);
+  CHECK(got.returns == want.returns);
+  CHECK(got.scores[2] == -0.5);
+  CHECK(got.scores[4] == -0.5);
+  // Without one the score counts.
+  b.score[4] = 3;
+  in = b.with_values();
+  in.bootstrap = {};
+  const result kept = run(in, how, {});
+  CHECK(kept.returns[10] == Catch::Approx(3));
+  CHECK(kept.scores[2] == 1e6);
 }
 
 TEST_CASE("rollout advantages: formulas of one reward per reply take the score less the reply's KL, whatever the order of the replies") {
@@ -344,6 +366,10 @@ TEST_CASE("rollout advantages: what is refused, nothing written") {
   in.values = in.values.slice(0, 14);
   CHECK(refused(in, advantage::gae{}, penalised, {}) ==
         "plumb: rollout_advantages: argument `values` has 14 elements, but `logp` has 15. Nothing was written.");
+  in = b.with_values();
+  in.ended = {};
+  CHECK(refused(in, advantage::gae{}, penalised, {}) ==
+        "plumb: rollout_advantages: argument `bootstrap` is given, but not `ended`, which says whose score it stands in for. Nothing was written.");
   in = b.with_values();
   in.score = {};
   CHECK(refused(in, advantage::gae{}, penalised, {}) == "plumb: rollout_advantages: argument `score` is not given. Nothing was written.");
