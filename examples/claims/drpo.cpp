@@ -10,7 +10,7 @@ namespace claims {
 
 const char* const drpo_usage = R"(plumb_claims drpo [--seeds N] [--quick] [--threads N] [--out DIR] [--fresh] [--first-seed N]
   --seeds N       how many seeds, from 1 on (default 20; with --quick, 3)
-  --quick         three seeds, each control on one of them, no sweep: to see that it all works
+  --quick         three seeds, each control on one of them, no sweep, no wider grid: to see that it works
   --threads N     runs side by side (default: as many as there are cores, at most 16); changes no number
   --out DIR       where the report, the figures and each run's results go (default out/drpo; with --quick, out/drpo-quick)
   --fresh         starts over; else what was done before is not done again
@@ -22,52 +22,7 @@ namespace {
 using namespace lock;
 using compute = plumb::serial::backend<float>;
 
-struct flags {
-  int seeds = 20, threads = 0;
-  std::uint64_t first_seed = 1;
-  bool quick = false, fresh = false;
-  std::filesystem::path out{};
-};
-
-flags parse(int count, char** words) {
-  flags f;
-  bool seeds_given = false;
-  for (int i = 0; i < count; ++i) {
-    const std::string flag = words[i];
-    const auto value = [&] {
-      if (i + 1 >= count || std::string(words[i + 1]).rfind("--", 0) == 0) throw wrong_flag(flag + " wants a value");
-      return std::string(words[++i]);
-    };
-    const auto whole = [&](std::uint64_t least, std::uint64_t most) {
-      const std::string text = value();
-      const bool digits = !text.empty() && text.size() <= 9 && text.find_first_not_of("0123456789") == std::string::npos;
-      if (!digits || std::stoull(text) < least || std::stoull(text) > most)
-        throw wrong_flag(flag + " wants a number from " + std::to_string(least) + " to " + std::to_string(most) + ", not \"" + text + "\"");
-      return std::stoull(text);
-    };
-    if (flag == "--quick") {
-      f.quick = true;
-    } else if (flag == "--fresh") {
-      f.fresh = true;
-    } else if (flag == "--seeds") {
-      f.seeds = static_cast<int>(whole(1, 1000));
-      seeds_given = true;
-    } else if (flag == "--first-seed") {
-      f.first_seed = whole(0, 999999999);
-    } else if (flag == "--threads") {
-      f.threads = static_cast<int>(whole(1, 256));
-    } else if (flag == "--out") {
-      f.out = value();
-      if (f.out.empty()) throw wrong_flag("--out wants a folder");
-    } else {
-      throw wrong_flag("unknown flag \"" + flag + "\"");
-    }
-  }
-  if (f.quick && !seeds_given) f.seeds = 3;
-  if (f.threads == 0) f.threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 16);
-  if (f.out.empty()) f.out = f.quick ? "out/drpo-quick" : "out/drpo";
-  return f;
-}
+constexpr defaults usual{.name = "drpo", .seeds = 20, .quick_seeds = 3, .first_seed = 1};
 
 void put(numbers& all, const std::string& prefix, const lock::score_card& card) {
   card.visit([&](const char* name, double value) { all[prefix + name] = value; });
@@ -89,32 +44,38 @@ job sft_job(const variant& v, std::uint64_t seed) {
     return n;
   });
 }
-job dpo_job(const variant& v, std::uint64_t seed) {
-  return make_job(v, seed, "dpo", 1.5, [settings = v.settings](auto& one) {
+job dpo_job(const variant& v, std::uint64_t seed, const std::string& part, double cost, const dpo_grid& grid) {
+  return make_job(v, seed, part, cost, [grid](auto& one) {
     numbers n;
-    for (const double beta : settings.dpo_betas)
-      for (const int epochs : settings.dpo_epochs) {
-        auto p = one.dpo(beta, epochs);
-        put(n, grid_name(beta, epochs) + "/", one.judged(p));
-        n[grid_name(beta, epochs) + "/validation"] = one.validation_score(p);
-      }
+    for (const auto& [beta, epochs] : grid) {
+      auto p = one.dpo(beta, epochs);
+      put(n, grid_name(beta, epochs) + "/", one.judged(p));
+      n[grid_name(beta, epochs) + "/validation"] = one.validation_score(p);
+    }
     return n;
   });
 }
 job ppo_job(const variant& v, std::uint64_t seed, int percent) {
-  return make_job(v, seed, "reset-" + std::to_string(percent), 1, [percent](auto& one) {
+  return make_job(v, seed, "reset-" + std::to_string(percent), 1, [percent, dense = v.dense()](auto& one) {
     numbers n;
     auto p = one.ppo(percent / 100.0, [&](int update, double exact, const plumb::ppo_metrics& m) {
       n["curve/" + std::to_string(update)] = exact;
       n["score/" + std::to_string(update)] = m.score;
     });
     put(n, "", one.judged(p));
+    if (dense) {
+      auto before = one.sft();
+      n["reward/right"] = one.validation_score_of_answers();
+      n["reward/own"] = one.validation_score(p);
+      n["reward/sft"] = one.validation_score(before);
+      n["length"] = one.validation_length(p);
+    }
     return n;
   });
 }
 
 /// Method by method, the three figures, the KL, and the seeds' range at temperature 1.
-lab::text_table method_table(const results& r, const std::string& caption) {
+lab::text_table method_table(const results& r, const std::string& caption, bool wide = false) {
   lab::text_table t{.caption = caption, .columns = {{"Method"}}};
   for (const char* label : metric_labels) t.columns.push_back({std::string(label) + ", %", true});
   t.columns.push_back({"KL to SFT", true});
@@ -130,6 +91,7 @@ lab::text_table method_table(const results& r, const std::string& caption) {
   };
   add("SFT", [&](const char* m) { return r.sft(m); });
   add("DPO, tuned", [&](const char* m) { return r.tuned_dpo(m); });
+  if (wide) add("DPO, tuned on the wider grid", [&](const char* m) { return r.tuned_dpo(m, true); });
   std::vector<std::string> shown;  // one row for each member of the grid that is the best by some figure
   for (std::size_t k = 0; k < std::size(metrics); ++k) {
     const std::string best = r.best_dpo(metrics[k]).first;
@@ -141,20 +103,38 @@ lab::text_table method_table(const results& r, const std::string& caption) {
   add("DR-PO", [&](const char* m) { return r.ppo(100, m); });
   return t;
 }
-lab::text_table grid_table(const results& r) {
+lab::text_table grid_table(const results& r, bool wide) {
   lab::text_table t{.caption = "DPO's grid, means over seeds", .columns = {{"Setting"}}};
   for (const char* label : metric_labels) t.columns.push_back({std::string(label) + ", %", true});
   t.columns.push_back({"KL to SFT", true});
   t.columns.push_back({"validation score", true});
   t.columns.push_back({"chosen by it", true});
-  const auto chosen = r.tuned_choice();
-  for (const auto& g : r.grid()) {
+  if (wide) t.columns.push_back({"on the wider grid", true});
+  const auto first = r.grid(), chosen = r.tuned_choice(), wide_choice = wide ? r.tuned_choice(true) : std::vector<std::string>{};
+  for (const auto& g : r.grid(wide)) {
     std::vector<std::string> row{g};
     for (const char* metric : metrics) row.push_back(lab::fixed_text(100 * results::mean(r.dpo(g, metric)), 1));
     row.push_back(lab::fixed_text(results::mean(r.dpo(g, "kl")), 2));
     row.push_back(lab::fixed_text(results::mean(r.dpo(g, "validation")), 3));
-    row.push_back(std::to_string(std::count(chosen.begin(), chosen.end(), g)) + " seeds");
+    const auto times = [&](const std::vector<std::string>& of) {
+      return seeds_text(static_cast<std::size_t>(std::count(of.begin(), of.end(), g)));
+    };
+    row.push_back(std::find(first.begin(), first.end(), g) == first.end() ? "" : times(chosen));
+    if (wide) row.push_back(times(wide_choice));
     t.rows.push_back(row);
+  }
+  return t;
+}
+lab::text_table reward_model_table(const std::string& prefix, const std::vector<figure>& all) {
+  lab::text_table t{.caption = "What the reward model makes of replies at temperature 1",
+                    .columns = {{"Replies"}, {"its mean number", true}, {"tokens", true}, {"ended, %", true}}};
+  const auto shown = [&](const std::string& name) {
+    const figure* f = lab::find_figure(all, prefix + name);
+    return f == nullptr ? "" : f->unit == "share" ? lab::shown_text(*f) : lab::to_text(*f, 2);
+  };
+  for (const auto& [key, name] : {std::pair{"right", "right answers"}, {"sft", "SFT"}, {"ppo", "PPO"}, {"drpo", "DR-PO"}}) {
+    const std::string of = std::string("/") + key;
+    t.rows.push_back({name, shown("reward_model" + of), shown("length" + of), shown("ended" + of)});
   }
   return t;
 }
@@ -172,51 +152,39 @@ lab::text_table seed_table(const results& r) {
   return t;
 }
 
-void print(const lab::text_table& t) {
-  std::printf("\n%s\n", t.caption.c_str());
-  std::vector<std::size_t> width;
-  for (const auto& c : t.columns) width.push_back(c.name.size());
-  for (const auto& row : t.rows)
-    for (std::size_t k = 0; k < row.size(); ++k) width[k] = std::max(width[k], row[k].size());
-  const auto line = [&](auto cell) {
-    for (std::size_t k = 0; k < width.size(); ++k)
-      std::printf(t.columns[k].numeric ? "  %*s" : "  %-*s", static_cast<int>(width[k]), cell(k).c_str());
-    std::printf("\n");
-  };
-  line([&](std::size_t k) { return t.columns[k].name; });
-  for (const auto& row : t.rows) line([&](std::size_t k) { return row[k]; });
-}
-
 std::vector<job> all_jobs(const std::vector<variant>& variants, const std::vector<std::uint64_t>& seeds,
-                          const std::vector<std::uint64_t>& control_seeds, bool with_sweep) {
+                          const std::vector<std::uint64_t>& control_seeds, bool whole) {
   std::vector<job> jobs;
   for (const auto seed : seeds)
-    for (job& j :
-         std::vector<job>{sft_job(variants[0], seed), dpo_job(variants[0], seed), ppo_job(variants[0], seed, 0), ppo_job(variants[0], seed, 100)})
+    for (job& j : std::vector<job>{sft_job(variants[0], seed), dpo_job(variants[0], seed, "dpo", 1.5, variants[0].dpo_grid()),
+                                   ppo_job(variants[0], seed, 0), ppo_job(variants[0], seed, 100)})
       jobs.push_back(std::move(j));
-  if (with_sweep)
-    for (const auto seed : seeds)
+  if (whole)
+    for (const auto seed : seeds) {
+      jobs.push_back(dpo_job(variants[0], seed, "dpo-wider", 3.4, variants[0].settings.dpo_wider));
       for (const int percent : {25, 50, 75}) jobs.push_back(ppo_job(variants[0], seed, percent));
+    }
   for (std::size_t k = 1; k < variants.size(); ++k)
     for (const auto seed : control_seeds) {
       if (variants[k].own_dpo) {
         jobs.push_back(sft_job(variants[k], seed));
-        jobs.push_back(dpo_job(variants[k], seed));
+        jobs.push_back(dpo_job(variants[k], seed, "dpo", 1.5, variants[k].dpo_grid()));
       }
       for (const int percent : {0, 100}) jobs.push_back(ppo_job(variants[k], seed, percent));
     }
   return jobs;
 }
 
-std::vector<figure> all_figures(const results& headline, const std::vector<results>& controls, bool with_sweep) {
+std::vector<figure> all_figures(const results& headline, const std::vector<results>& controls, bool whole) {
   std::vector<figure> all;
   add_figures(headline, "", all);
   all.push_back(bootstrap_figure("reward_accuracy", headline.sft("reward_accuracy"), "share", "accuracy of the reward model on fresh pairs"));
   all.push_back(bootstrap_figure("token/sft", headline.sft("token"), "share", "SFT: probability of the right token, geometric mean"));
-  for (const auto& g : headline.grid())
+  if (whole) add_wide_figures(headline, all);
+  for (const auto& g : headline.grid(whole))
     for (std::size_t k = 0; k < std::size(metrics); ++k)
       all.push_back(bootstrap_figure("dpo/" + g + "/" + metrics[k], headline.dpo(g, metrics[k]), "share", "DPO " + g + ": " + metric_labels[k]));
-  if (with_sweep)
+  if (whole)
     for (const int percent : proportions)
       for (std::size_t k = 0; k < std::size(metrics); ++k) {
         const std::string at = "reset=" + lab::markup::compact(percent / 100.0);
@@ -226,7 +194,10 @@ std::vector<figure> all_figures(const results& headline, const std::vector<resul
                                          minus(headline.ppo(percent, metrics[k]), headline.ppo(0, metrics[k])), "difference of shares",
                                          at + " minus PPO: " + metric_labels[k]));
       }
-  for (const auto& c : controls) add_figures(c, "control/" + c.of().name + "/", all);
+  for (const auto& c : controls) {
+    add_figures(c, "control/" + c.of().name + "/", all);
+    if (c.of().dense()) add_reward_figures(c, "control/" + c.of().name + "/", all);
+  }
   for (std::size_t s = 0; s < headline.seeds().size(); ++s)
     for (const char* metric : metrics)
       for (const auto& [method, x] :
@@ -243,11 +214,14 @@ std::vector<figure> all_figures(const results& headline, const std::vector<resul
 
 // What follows goes on the page, and the same on the terminal.
 
-void show_claim(lab::page& page, const results& headline, const std::vector<figure>& all) {
+void show_claim(lab::page& page, const results& headline, const std::vector<figure>& all, bool whole) {
   std::vector<figure> differences, tuned;
   for (const char* name : {"drpo_minus_ppo", "drpo_minus_dpo"})
     for (const char* metric : metrics) differences.push_back(*lab::find_figure(all, std::string(name) + "/" + metric));
   for (const char* metric : metrics) tuned.push_back(*lab::find_figure(all, std::string("drpo_minus_dpo_tuned/") + metric));
+  if (whole)
+    for (const char* name : {"drpo_minus_dpo_wide", "drpo_minus_dpo_wide_best"})
+      for (const char* metric : metrics) tuned.push_back(*lab::find_figure(all, std::string(name) + "/" + metric));
   page.highlights(differences);
 
   page.section("The claim")
@@ -262,12 +236,14 @@ void show_claim(lab::page& page, const results& headline, const std::vector<figu
             "begin behind a random part of the pair's chosen reply. Their reward is whether "
             "a Bradley-Terry reward model, learned from the pairs, likes the reply no less than the chosen one. DPO's beta and epochs are tuned for "
             "each seed by what may be looked at, the reward model's score of replies to "
-            "validation prompts; the best DPO is the best of the grid by the judge itself, for each figure, which nobody could choose in earnest."},
+            "validation prompts; the best DPO is the best of the grid by the judge itself, for each figure, which nobody could choose in earnest. "
+            "The grid's best at temperature 1 is in a corner, so a wider grid stands beside it: beta 0.01, and 400 epochs. Its best is in a corner "
+            "again."},
            {"What it does not show",
             "That resets help everywhere: see the controls. The world is small and its rewards are rare, which is where resets should matter; real "
             "summaries are neither."}});
   std::vector<lab::text_table> printed{
-      method_table(headline, "Means over " + std::to_string(headline.seeds().size()) + " seeds, 95 % bootstrap intervals"), grid_table(headline)};
+      method_table(headline, "Means over " + seeds_text(headline.seeds().size()) + ", 95 % bootstrap intervals", whole), grid_table(headline, whole)};
   for (const auto& t : printed) page.table(t), print(t);
   std::printf("\nDifferences, paired by seed, percentage points\n");
   for (const auto* list : {&differences, &tuned})
@@ -277,7 +253,11 @@ void show_claim(lab::page& page, const results& headline, const std::vector<figu
                .rows = differences,
                .reference = 0,
                .reference_label = "no difference"});
-  page.forest({.title = "DR-PO minus tuned DPO", .x_label = "percentage points", .rows = tuned, .reference = 0, .reference_label = "no difference"});
+  page.forest({.title = "DR-PO minus tuned DPO, and on the wider grid",
+               .x_label = "percentage points",
+               .rows = tuned,
+               .reference = 0,
+               .reference_label = "no difference"});
   lab::line_chart curves{.title = "While it learns: exact rate at temperature 1", .x_label = "updates", .y_label = "exact, %"}, scores = curves;
   scores.title = "While it learns: the reward that the loop sees";
   scores.y_label = "replies that win, %";
@@ -341,10 +321,17 @@ std::string show_controls(lab::page& page, const std::vector<results>& controls,
     }
   std::string said;
   for (const auto& c : controls) {
-    const std::string sentence = control_verdict(c.of(), all);
-    const auto t = method_table(c, c.of().title + ", " + std::to_string(c.seeds().size()) + (c.seeds().size() == 1 ? " seed" : " seeds"));
+    const std::string prefix = "control/" + c.of().name + "/";
+    std::string sentence = control_verdict(c.of(), all);
+    if (c.of().dense()) sentence += " " + reward_verdict(prefix, all);
+    const auto t = method_table(c, c.of().title + ", " + seeds_text(c.seeds().size()));
     page.subsection(c.of().title).text(c.of().what).text(sentence).table(t);
     print(t);
+    if (c.of().dense()) {
+      const auto paid = reward_model_table(prefix, all);
+      page.table(paid);
+      print(paid);
+    }
     said += sentence + "\n";
   }
   return said;
@@ -363,17 +350,17 @@ lab::text_pairs described(const settings& h) {
                                 ") falling to 0, clip 0.2, value clip 0.2, gamma 1, lambda 0.95, KL " + text(h.kl_coefficient) +
                                 " in the reward, advantages whitened, -1 where a reply does not end"},
           {"DR-PO alone", "rollouts begin behind c tokens of the chosen reply, c uniform from 0 to its length less 1"},
-          {"DPO", "beta 0.05, 0.1, 0.5; 20, 60, 200 epochs; batch " + text(h.dpo_batch) + ", Adam " + text(h.dpo_rate) + " falling to 0"},
+          {"DPO", "beta 0.05, 0.1, 0.5; 20, 60, 200 epochs (wider: also 0.01, and 400 epochs); batch " + text(h.dpo_batch) + ", Adam " +
+                      text(h.dpo_rate) + " falling to 0"},
           {"judged on", text(h.judged_prompts) + " fresh prompts for each seed"}};
 }
 
 }  // namespace
 
 void run_drpo(int count, char** words) {
-  const flags f = parse(count, words);
+  const flags f = parse(count, words, usual);
   const auto variants = all_variants();
-  std::vector<std::uint64_t> seeds;
-  for (int s = 0; s < f.seeds; ++s) seeds.push_back(f.first_seed + static_cast<std::uint64_t>(s));
+  const auto seeds = f.all_seeds();
   const std::vector<std::uint64_t> control_seeds = f.quick ? std::vector{seeds.front()} : seeds;
   const auto jobs = all_jobs(variants, seeds, control_seeds, !f.quick);
 
@@ -394,22 +381,20 @@ void run_drpo(int count, char** words) {
   lab::page page("DR-PO's claim, tried",
                  "Resets into the offline data against PPO and DPO in the prefix-sum lock, a world where a good answer is easy to go on with and "
                  "hard to come upon.");
-  const std::string verdict = claim_verdict(all);
-  if (f.quick) page.notes({{"A quick run", "Few seeds, each control on one of them, no sweep: made with --quick to see that everything works."}});
+  std::string verdict = claim_verdict(all);
+  if (!f.quick) verdict += " " + wide_verdict(all);
+  if (f.quick)
+    page.notes({{"A quick run", "Few seeds, each control on one of them, no sweep, no wider grid: made with --quick to see that everything works."}});
   page.text(verdict);
-  show_claim(page, headline, all);
+  show_claim(page, headline, all, !f.quick);
   if (!f.quick) show_sweep(page, headline);
   const std::string said = show_controls(page, controls, all);
   page.section("Each seed").table(seed_table(headline));
 
   double seconds = 0;
   for (const auto& j : jobs) seconds += found.at(j.name).at("seconds");
-  std::string command = "./dev demo drpo";
-  if (f.quick) command += " --quick";
-  if (f.seeds != (f.quick ? 3 : 20)) command += " --seeds " + std::to_string(f.seeds);
-  if (f.first_seed != 1) command += " --first-seed " + std::to_string(f.first_seed);
   page.section("How to reproduce it")
-      .code(command)
+      .code(f.command(usual))
       .text(
           "Numbers do not depend on the number of threads. Every figure of this page stands in summary.json beside it. Settings were chosen on "
           "seeds 1001, 1002 and 1003.")

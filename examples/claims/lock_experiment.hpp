@@ -35,6 +35,8 @@ struct settings {
   double reward_rate = 1e-2, reward_initial = -0.5;
   std::vector<double> dpo_betas{0.05, 0.1, 0.5};
   std::vector<int> dpo_epochs{20, 60, 200};
+  /// Beside the grid of all betas and epochs above, for `dpo_wide`: its best at temperature 1 is in a corner.
+  std::vector<std::pair<double, int>> dpo_wider{{0.01, 20}, {0.01, 60}, {0.01, 200}, {0.01, 400}, {0.05, 400}, {0.1, 400}, {0.5, 400}};
   int dpo_batch = 64;
   double dpo_rate = 2e-3;
   reward_kind reward = reward_kind::win;
@@ -42,8 +44,8 @@ struct settings {
   int updates = 300, rollouts = 256;
   double policy_rate = 2e-3, critic_rate = 6e-3;  ///< falling to 0, linearly
   double kl_coefficient = 0.02;
-  bool whiten_rewards =
-      false;  ///< the authors' code does, over a fixed number of slots; over own tokens alone it pays for short replies: see docs/demos/drpo.md
+  /// The authors' code does, over a fixed number of slots; over own tokens alone it pays for short replies: see docs/demos/drpo.md.
+  bool whiten_rewards = false;
   int judged_prompts = 1000, validation_prompts = 500, held_out_pairs = 1000, curve_prompts = 200, curve_every = 20;
 };
 
@@ -157,11 +159,15 @@ class experiment {
 
   /// What DPO is tuned on, which is all that may be looked at: the reward model's mean number for replies drawn at temperature 1 to validation
   /// prompts.
-  double validation_score(policy& p) {
-    const auto starts = fresh_starts(for_validation_prompts, s_.validation_prompts);
-    double sum = 0;
-    for (const real r : rm_.reward(p.generate(starts, how(for_validation_draws, 1)))) sum += static_cast<double>(r);
-    return sum / s_.validation_prompts;
+  double validation_score(policy& p) { return mean_reward(validation_replies(p)); }
+  /// Tokens of these replies, on average.
+  double validation_length(policy& p) { return static_cast<double>(validation_replies(p).own_tokens()) / s_.validation_prompts; }
+  /// The reward model's mean number for the right answers to these prompts.
+  double validation_score_of_answers() {
+    texts right;
+    for (const auto& start : fresh_starts(for_validation_prompts, s_.validation_prompts))
+      add_text(right, start.tokens, answer(start.tokens), start.prompt);
+    return mean_reward(right);
   }
 
   /// PPO with resets into the chosen replies: `proportion` 0 is PPO, 1 is DR-PO. `watch(update, exact rate at temperature 1, metrics)` now and then.
@@ -259,6 +265,14 @@ class experiment {
     std::vector<plumb::start> all;
     for (int i = 0; i < count; ++i) all.push_back(start_at(draw_prompt(random), i));
     return all;
+  }
+  texts validation_replies(policy& p) const {
+    return p.generate(fresh_starts(for_validation_prompts, s_.validation_prompts), how(for_validation_draws, 1));
+  }
+  double mean_reward(const texts& x) {
+    double sum = 0;
+    for (const real r : rm_.reward(x)) sum += static_cast<double>(r);
+    return sum / static_cast<double>(x.size());
   }
   double mean_probability(policy& p, const texts& x, double* logp_sum = nullptr) {
     const auto& logp = p.score(x);

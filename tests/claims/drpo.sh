@@ -22,6 +22,9 @@ for name in drpo_minus_ppo drpo_minus_dpo drpo_minus_dpo_tuned; do
     done
   done
 done
+for name in reward_model/right reward_model/sft reward_model/ppo reward_model/drpo length/ppo ended/ppo; do
+  grep -q "\"control/dense_reward/$name\"" "$folder/whole/summary.json" || fail "summary.json lacks control/dense_reward/$name"
+done
 grep -q "^DR-PO's claim " "$folder/whole.txt" || fail "there is no verdict"
 grep -q '</html>' "$folder/whole/report.html" || fail "the report is not whole"
 # Of three seeds: a whole answer is drawn with resets, not without, and DPO is between.
@@ -31,7 +34,8 @@ awk -v drpo="$(rate drpo)" -v ppo="$(rate ppo)" -v dpo="$(rate dpo_best)" 'BEGIN
 
 killed=0
 for delay in 0.5 1 2 3 4; do
-  timeout --signal=KILL "$delay" "$program" drpo --quick --threads 1 --out "$folder/cut" >"$folder/cut_$delay.txt" 2>&1 || { [ $? -ne 137 ] || killed=$((killed + 1)); }
+  timeout --signal=KILL "$delay" "$program" drpo --quick --threads 1 --out "$folder/cut" >"$folder/cut_$delay.txt" 2>&1 ||
+    { [ $? -ne 137 ] || killed=$((killed + 1)); }
 done
 [ "$killed" -ge 1 ] || fail "no kill came before the end"
 same

@@ -45,10 +45,38 @@ TEST_CASE("claims: DR-PO's verdict is that of six intervals") {
         "Tea: at temperature 1 DR-PO is below PPO (-20.0 [-30.0, -10.0] points) and not told apart from the best DPO (+10.0 [-10.0, 30.0] points).");
 }
 
+TEST_CASE("claims: what the wider grid does to DR-PO's claim") {
+  std::vector<figure> all{{"exact_sampled/dpo_tuned", 0.568, {}, {}, 20, "share", {}}, {"exact_sampled/dpo_wide", 0.7, {}, {}, 20, "share", {}}};
+  CHECK(wide_verdict(all).empty());
+  for (const char* metric : metrics) all.push_back(difference(std::string("drpo_minus_dpo_wide/") + metric, 0.3, 0.2, 0.4));
+  CHECK(wide_verdict(all) ==
+        "On a wider grid tuned DPO has 70.0 % at temperature 1 instead of 56.8; DR-PO minus it: exact, greedy +30.0 [20.0, 40.0] points; exact, "
+        "temperature 1 +30.0 [20.0, 40.0] points; win rate against references +30.0 [20.0, 40.0] points. All above 0.");
+  all[3].low = -0.1;
+  CHECK_THAT(wide_verdict(all), Catch::Matchers::EndsWith("points. Not all above 0."));
+  all[1].n = 2;
+  CHECK_THAT(wide_verdict(all), Catch::Matchers::EndsWith("points. Intervals need three seeds."));
+}
+
+TEST_CASE("claims: what PPO does with a dense reward is said by the reward model's numbers") {
+  const auto put = [](double own) {
+    return std::vector<figure>{{"reward_model/right", 0.5, {}, {}, 3, "reward", {}},
+                               {"reward_model/sft", -3.4, {}, {}, 3, "reward", {}},
+                               {"reward_model/ppo", own, {}, {}, 3, "reward", {}},
+                               {"length/ppo", 1.1, {}, {}, 3, "tokens", {}},
+                               {"ended/ppo", 1, {}, {}, 3, "share", {}}};
+  };
+  const std::string begins = "The reward model gives right answers 0.50, PPO's own replies ";
+  const std::string ends = " and SFT's -3.40; PPO's are 1.10 tokens long, and 100.0 % of them end. ";
+  CHECK(reward_verdict("", put(-0.54)) == begins + "-0.54" + ends + "PPO does not exploit the reward model: right answers would pay more.");
+  CHECK(reward_verdict("", put(0.6)) == begins + "0.60" + ends + "PPO is paid as well as for right answers, or better.");
+}
+
 TEST_CASE("claims: the DPO that DR-PO is held against") {
   variant v{.name = "headline"};
   v.settings.dpo_betas = {0.1, 0.5};
   v.settings.dpo_epochs = {20};
+  v.settings.dpo_wider = {{0.01, 400}};
   const std::vector<std::uint64_t> seeds{1, 2};
   std::map<std::string, numbers> all;
   const auto put = [&](std::uint64_t seed, const std::string& grid, double validation, double exact, double win) {
@@ -65,8 +93,20 @@ TEST_CASE("claims: the DPO that DR-PO is held against") {
   CHECK(r.tuned_dpo("exact_sampled") == std::vector<double>{0.5, 0.2});
   CHECK(r.best_dpo("exact_sampled").first == "beta=0.5,epochs=20");
   CHECK(r.best_dpo("exact_sampled").second == std::vector<double>{0.6, 0.2});
+  // The wider grid is the first and what is beyond it, from runs of its own; validation chooses from both.
+  for (const auto seed : seeds) {
+    numbers& n = all[job_name(seed, "headline", "dpo-wider")];
+    n["beta=0.01,epochs=400/validation"] = seed == 1 ? 3 : 1.5;
+    n["beta=0.01,epochs=400/exact_sampled"] = 0.9;
+  }
+  CHECK(r.grid(true) == std::vector<std::string>{"beta=0.1,epochs=20", "beta=0.5,epochs=20", "beta=0.01,epochs=400"});
+  CHECK(r.tuned_choice(true) == std::vector<std::string>{"beta=0.01,epochs=400", "beta=0.5,epochs=20"});
+  CHECK(r.tuned_dpo("exact_sampled", true) == std::vector<double>{0.9, 0.2});
+  CHECK(r.best_dpo("exact_sampled", true).second == std::vector<double>{0.9, 0.9});
+  CHECK(r.tuned_dpo("exact_sampled") == std::vector<double>{0.5, 0.2});
   // A control that changes PPO alone has the headline's DPO.
-  const variant ppo_alone{.name = "reward", .own_dpo = false};
+  variant ppo_alone{.name = "reward", .own_dpo = false};
+  CHECK_FALSE(ppo_alone.dense());
   CHECK(all_variants().size() == 6);
   const results control(ppo_alone, seeds, all);
   CHECK(control.dpo("beta=0.5,epochs=20", "win_rate") == std::vector<double>{0.9, 0.3});

@@ -207,6 +207,8 @@ TEST_CASE("claims: one seed of the lock, made small") {
   }
   auto before = one.sft(), after = one.dpo(0.1, 8);
   CHECK(one.validation_score(after) > one.validation_score(before));
+  CHECK(one.validation_score_of_answers() > one.validation_score(before));
+  CHECK((one.validation_length(before) >= 1 && one.validation_length(before) <= static_cast<double>(lock::slots)));
   CHECK(one.judged(before).kl == 0);
   CHECK(one.judged(after).kl > 0);
   // The probability of the answer is what drawing comes to.
