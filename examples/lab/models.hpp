@@ -5,7 +5,7 @@
 
 #include <plumb/model/sampling.hpp>
 
-#include <optional>
+#include <memory>
 
 namespace lab {
 
@@ -216,7 +216,7 @@ class learning {
   std::vector<real> remember(const plumb::rollouts<real>& r, Make make, Numbers numbers) {
     forget();
     if (r.own_tokens() == 0) return {};
-    held_.emplace(memory_(), batch_of(r));
+    held_ = std::make_unique<held>(memory_(), batch_of(r));
     held_->pass = make(held_->x);
     b_.sync();
     const view<const real, 1> values = numbers(held_->pass);
@@ -246,7 +246,7 @@ class learning {
     Pass pass{};
     held(plumb::arena<>& scratch, batch made) : frame(scratch), x(std::move(made)) {}
   };
-  std::optional<held> held_{};
+  std::unique_ptr<held> held_{};
 };
 
 }  // namespace detail

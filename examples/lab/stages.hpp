@@ -28,7 +28,7 @@ inline std::optional<std::uint64_t> file_fingerprint(const std::filesystem::path
 /// Says which program this is, so that stages of an older build are not taken for its own.
 inline std::string this_program() {
   std::string name = std::to_string(PLUMB_VERSION_MAJOR) + "." + std::to_string(PLUMB_VERSION_MINOR) + "." + std::to_string(PLUMB_VERSION_PATCH);
-  if (const auto own = file_fingerprint("/proc/self/exe")) name += "-" + std::to_string(*own);  // Linux; elsewhere the version alone
+  if (const auto own = file_fingerprint("/proc/self/exe")) name.append("-").append(std::to_string(*own));  // Linux; elsewhere the version alone
   return name;
 }
 
