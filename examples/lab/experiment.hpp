@@ -424,8 +424,11 @@ class experiment {
     std::vector<sample> texts;
     for (std::size_t i = 0; i < annotations().size(); ++i) {
       const auto& p = pairs[i / 2];
-      texts.push_back(joined(steered_prompt(p.asked.text, annotations()[i]), i % 2 == 0 ? p.chosen : p.rejected));
+      sample text = joined(steered_prompt(p.asked.text, annotations()[i]), i % 2 == 0 ? p.chosen : p.rejected);
+      // A reply that ran on to the model's last position has no room behind a longer prompt.
+      if (text.text.size() <= static_cast<std::size_t>(config_.positions)) texts.push_back(std::move(text));
     }
+    if (texts.empty()) throw std::runtime_error("every annotated reply is too long for SteerLM's prompts");
     trainer<B> learner(b_, memory_, model);
     progress line("SteerLM", s_.steerlm_steps);
     world_random random(seed_, for_annotations);
