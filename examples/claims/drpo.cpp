@@ -383,6 +383,7 @@ void run_drpo(int count, char** words) {
                  "hard to come upon.");
   std::string verdict = claim_verdict(all);
   if (!f.quick) verdict += " " + wide_verdict(all);
+  if (f.quick) verdict += " (A quick run: three seeds only show that everything works.)";
   if (f.quick)
     page.notes({{"A quick run", "Few seeds, each control on one of them, no sweep, no wider grid: made with --quick to see that everything works."}});
   page.text(verdict);
