@@ -201,7 +201,7 @@ TEST_CASE("every option type with numbers checks them: none takes NaN, infinity,
             if constexpr (std::is_floating_point_v<std::remove_cvref_t<decltype(value)>>) {
               value = bad;
             } else {
-              value = -1;
+              value = static_cast<std::remove_cvref_t<decltype(value)>>(-1);
             }
           });
           CAPTURE(changed, bad);
