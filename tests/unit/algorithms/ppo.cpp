@@ -1,5 +1,6 @@
 // The loop of PPO and its kin, on models that can be counted through.
 #include "support/first_updates.hpp"
+#include "support/near.hpp"
 
 #include <limits>
 #include <set>
@@ -41,20 +42,12 @@ template <class Loop>
 ppo_metrics update(Loop& loop, world& w) {
   return loop.step(w.policy, w.critic, w.reference, w.reward, w.starts, w.how);
 }
-bool near(const numbers& a, const numbers& b, double tolerance = 1e-11) {
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    if (!(std::abs(a[i] - b[i]) <= tolerance * std::max(1.0, std::abs(b[i])))) {
-      UNSCOPED_INFO("entry " << i << ": " << a[i] << ", not " << b[i]);
-      return false;
-    }
-  return true;
-}
 std::map<std::string, double> by_name(const ppo_metrics& m) {
   std::map<std::string, double> all;
   m.visit([&](const char* name, double x) { all[name] = x; });
   return all;
 }
+using plumb_test::near;
 bool near(const ppo_metrics& a, const ppo_metrics& b, double tolerance = 1e-11) {
   const auto x = by_name(a), y = by_name(b);
   for (const auto& [name, value] : x) {

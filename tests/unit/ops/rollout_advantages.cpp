@@ -1,4 +1,5 @@
 // From a rollout's numbers to advantages: against the parts put together by hand, and against exact values of small worlds.
+#include "support/near.hpp"
 #include "support/ranks.hpp"
 #include "support/tabular_models.hpp"
 
@@ -15,15 +16,6 @@ numbers normals(std::size_t n, std::uint64_t stream) {
   numbers x;
   for (std::size_t i = 0; i < n; ++i) x.push_back(random_stream{17, stream}.normal(i));
   return x;
-}
-bool near(const numbers& a, const numbers& b, double tolerance = 1e-12) {
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    if (!(std::abs(a[i] - b[i]) <= tolerance * std::max(1.0, std::abs(b[i])))) {
-      UNSCOPED_INFO("entry " << i << ": " << a[i] << ", not " << b[i]);
-      return false;
-    }
-  return true;
 }
 
 // Six replies of uneven lengths, one of them empty, two cut off; prompts in no order, one of them with one reply.
