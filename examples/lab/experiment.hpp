@@ -50,11 +50,8 @@ class experiment {
       if (stage == "sft") sft();
       if (stage == "pairs") preferences(), test_pairs();
       if (stage == "reward") bradley_terry(), attributes();
-      if (stage == "dpo") dpo();
-      if (stage == "ppo") ppo();
-      if (stage == "grpo") grpo();
-      if (stage == "drpo") drpo();
-      if (stage == "steerlm") steerlm(), steerlm2();
+      for (const contender& c : contenders)
+        if (stage == c.stage) policy(c.key);
       if (stage == "judge-rewards") measured("judge-rewards", [&] { return judge_rewards(); });
       if (stage == "judge-policies") measured("judge-policies", [&] { return judge_policies(); });
       if (stage == "best-of-n") measured("best-of-n", [&] { return best_of_n(); });
@@ -84,33 +81,18 @@ class experiment {
   const transformer<B>& attributes() {
     return model("reward_attributes", 5, [&](transformer<B>& m) { train_reward(m); });
   }
-  const transformer<B>& dpo() {
-    return model("dpo", 0, [&](transformer<B>& m) {
-      m.weights() = sft().weights();
-      train_dpo(m);
-    });
-  }
-  const transformer<B>& ppo() {
-    return model("ppo", 0, [&](transformer<B>& m) { train_on_rollouts(m, "PPO", plumb::advantage::gae{}, 0); });
-  }
-  const transformer<B>& grpo() {
-    return model("grpo", 0, [&](transformer<B>& m) { train_on_rollouts(m, "GRPO", plumb::advantage::grpo{}, 0); });
-  }
-  const transformer<B>& drpo() {
-    return model("drpo", 0, [&](transformer<B>& m) { train_on_rollouts(m, "DR-PO", plumb::advantage::gae{}, s_.resets); });
-  }
-  const transformer<B>& steerlm() {
-    return model("steerlm", 0, [&](transformer<B>& m) { train_steerlm(m); });
-  }
-  const transformer<B>& steerlm2() {
-    return model("steerlm2", 0, [&](transformer<B>& m) { train_steerlm2(m); });
-  }
+  /// Of the contender by that key.
   const transformer<B>& policy(const std::string& key) {
-    if (key == "dpo") return dpo();
-    if (key == "ppo") return ppo();
-    if (key == "grpo") return grpo();
-    if (key == "drpo") return drpo();
-    return key == "steerlm" ? steerlm() : steerlm2();
+    return model(key, 0, [&](transformer<B>& m) {
+      if (key == "dpo") train_dpo(m);
+      if (key == "ppo") train_on_rollouts(m, "PPO", plumb::advantage::gae{}, 0);
+      if (key == "grpo") train_on_rollouts(m, "GRPO", plumb::advantage::grpo{}, 0);
+      if (key == "rloo") train_on_rollouts(m, "RLOO", plumb::advantage::rloo{}, 0);
+      if (key == "reinforce") train_on_rollouts(m, "REINFORCE++", plumb::advantage::reinforce_plus_plus{}, 0);
+      if (key == "drpo") train_on_rollouts(m, "DR-PO", plumb::advantage::gae{}, s_.resets);
+      if (key == "steerlm") train_steerlm(m);
+      if (key == "steerlm2") train_steerlm2(m);
+    });
   }
 
   template <class Train>
@@ -130,9 +112,10 @@ class experiment {
     if (stage == "pretrain") return;
     if (stage == "sft") return void(pretrained());
     sft(), preferences();
-    if (stage == "ppo" || stage == "grpo" || stage == "drpo") bradley_terry(), attributes();
-    if (stage == "steerlm") annotations();
-    if (stage == "steerlm2") annotations(), attributes(), steerlm();
+    if (stage.rfind("reward_", 0) == 0 || stage == "dpo") return;
+    bradley_terry(), attributes();
+    if (stage == "steerlm" || stage == "steerlm2") annotations();
+    if (stage == "steerlm2") policy("steerlm");
   }
 
   const std::vector<labelled_pair>& pairs(const std::string& stage, std::size_t count, bool test) {
@@ -322,6 +305,7 @@ class experiment {
   }
 
   void train_dpo(transformer<B>& policy) {
+    policy.weights() = sft().weights();
     const auto& pairs = preferences();
     trainer<B> learner(b_, memory_, policy);
     progress line("DPO", s_.dpo_steps);
@@ -364,14 +348,14 @@ class experiment {
     return {mean, std::sqrt(std::max(squares, 1e-12))};
   }
 
-  /// PPO, GRPO or DR-PO on the Bradley-Terry reward: `advantage` and the share of rollouts that begin inside a chosen reply tell them apart.
+  /// PPO or its kin on the Bradley-Terry reward: `advantage` and the share of rollouts that begin inside a chosen reply tell them apart.
   /// `look(updates, policy)` after so many updates.
   template <class Advantage>
   void train_on_rollouts(transformer<B>& model, const char* name, const Advantage& advantage, double resets, double kl_coefficient, int updates,
                          const std::function<void(int, const transformer<B>&)>& look) {
     constexpr bool with_critic = plumb::needs_critic<Advantage>;
     const auto items = reset_items();
-    const index_t group = with_critic ? 1 : s_.group;
+    const index_t group = plumb::needs_groups<Advantage> ? s_.group : 1;
     const plumb::drpo source(items, {.proportion = resets, .seed = plumb::random_stream{seed_, for_starts}.bits(with_critic ? 0 : 1)});
     const scale unit = reward_scale();
     model.weights() = sft().weights();
@@ -442,7 +426,7 @@ class experiment {
 
   /// Iterations of SteerLM 2.0 from there, towards P(y | best attributes, x).
   void train_steerlm2(transformer<B>& model) {
-    model.weights() = steerlm().weights();
+    model.weights() = policy("steerlm").weights();
     const auto& pairs = preferences();
     transformer_policy<B> policy(b_, memory_, model);
     frozen<B> unconditional(b_, memory_, sft());

@@ -3,9 +3,6 @@
 
 #include <plumb/plumb.hpp>
 
-#include <bit>
-#include <cstdint>
-
 namespace lab {
 
 using plumb::two;
@@ -41,32 +38,15 @@ struct rotate {
   }
 };
 
-/// 1 / (1 + exp(-x)). Of a float without a call and without a branch, so that compilers make vectors of the loop, which took a third of a training step:
-/// exp by reduction to |r| <= log(2) / 2 and the polynomial of Cephes' expf; relative error below 3e-7, and what lies beyond 87 is as at 87.
-template <class T>
-T sigmoid(const T& x) {
-  return plumb::math::sigmoid(x);
-}
-inline float sigmoid(const float& x) {
-  constexpr float magic = 12582912.0f;  // 1.5 * 2^23: added, it leaves the nearest whole number in the last bits
-  const float y = x > 87.0f ? -87.0f : x < -87.0f ? 87.0f : -x;
-  const float shifted = y * 1.44269504f + magic, n = shifted - magic;
-  const float r = y - n * 0.693359375f + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) p = p * r + c;
-  const float two_to_n = std::bit_cast<float>((std::bit_cast<std::uint32_t>(shifted) + 127u) << 23);
-  return 1.0f / (1.0f + (p * r * r + r + 1.0f) * two_to_n);
-}
-
 /// SwiGLU (Shazeer, arXiv:2002.05202): silu(gate) up.
 struct swiglu {
   template <class T>
-  T operator()(const T& gate, const T& up) const { return gate * sigmoid(gate) * up; }
+  T operator()(const T& gate, const T& up) const { return gate * plumb::math::sigmoid(gate) * up; }
 };
 struct swiglu_gradient {
   template <class T>
   two<T> operator()(const T& gate, const T& up, const T& d) const {
-    const T s = sigmoid(gate);
+    const T s = plumb::math::sigmoid(gate);
     return {d * up * s * (T(1) + gate * (T(1) - s)), d * gate * s};
   }
 };

@@ -314,13 +314,14 @@ void report(const settings& s, const std::string& demo, const std::vector<table_
     std::size_t shown = 0;
     for (const auto& e : found->second.examples) {
       page.replies(e);
-      if (++shown > (e.replies.size() > 4 ? 2u : 6u)) continue;
+      if (++shown > 2) continue;  // the first in the order that they were drawn in; the page has more
       std::printf("\n  %s\n", excerpt(e.prompt).c_str());
       for (const auto& r : e.replies) {
         std::printf("    %-28s %s\n", r.by.c_str(), excerpt(r.text).c_str());
         if (r.score) std::printf("    %28.2f %s\n", *r.score, r.reasons.c_str());
       }
     }
+    if (shown > 2) std::printf("\n  (the first 2 of %zu; report.html has them all)\n", shown);
   }
   double total = 0;
   text_table times{.caption = "Where the time went, all seeds together",

@@ -29,8 +29,8 @@ namespace lab {
 using plumb::index_t;
 
 /// The stages, in the order in which a whole run does them; `--only` names them.
-inline const std::vector<std::string> stage_names{"pretrain", "sft",     "pairs",         "reward",         "dpo",       "ppo",      "grpo",
-                                                  "drpo",     "steerlm", "judge-rewards", "judge-policies", "best-of-n", "ppo-curve"};
+inline const std::vector<std::string> stage_names{"pretrain", "sft",  "pairs",   "reward",        "dpo",            "ppo",       "grpo",     "rloo",
+                                                  "reinforce", "drpo", "steerlm", "judge-rewards", "judge-policies", "best-of-n", "ppo-curve"};
 
 /// Those that measure: what they find is in the report.
 inline bool is_measuring(const std::string& stage) { return stage.rfind("judge-", 0) == 0 || stage == "best-of-n" || stage == "ppo-curve"; }
@@ -38,10 +38,17 @@ inline bool is_measuring(const std::string& stage) { return stage.rfind("judge-"
 /// A policy that is judged beside the SFT model.
 struct contender {
   const char *key, *name;  ///< in the names of figures and files, and for people
-  bool steered;            ///< its prompts say which attributes are wanted
+  const char* stage;       ///< the stage that makes it
+  bool steered = false;    ///< its prompts say which attributes are wanted
 };
-inline constexpr contender contenders[] = {{"dpo", "DPO", false},   {"ppo", "PPO", false},        {"grpo", "GRPO", false},
-                                           {"drpo", "DR-PO", false}, {"steerlm", "SteerLM", true}, {"steerlm2", "SteerLM 2.0", true}};
+inline constexpr contender contenders[] = {{"dpo", "DPO", "dpo"},
+                                           {"ppo", "PPO", "ppo"},
+                                           {"grpo", "GRPO", "grpo"},
+                                           {"rloo", "RLOO", "rloo"},
+                                           {"reinforce", "REINFORCE++", "reinforce"},
+                                           {"drpo", "DR-PO", "drpo"},
+                                           {"steerlm", "SteerLM", "steerlm", true},
+                                           {"steerlm2", "SteerLM 2.0", "steerlm", true}};
 
 /// Numbers chosen on seeds 11 and 12 alone, before any other seed of this world was run.
 struct settings {
@@ -60,7 +67,7 @@ struct settings {
   std::size_t best_prompts = 64, best_samples = 256;  ///< best-of-n: prompts, and replies drawn to each
   // Loops over what the policy writes.
   index_t rollout_texts = 128, reply_tokens = 40;  ///< texts of an update; tokens of a reply at most
-  index_t group = 8, minibatches = 2;              ///< replies to a prompt (GRPO); steps of the optimiser per epoch
+  index_t group = 8, minibatches = 2;              ///< replies to a prompt (GRPO, RLOO); steps of the optimiser per epoch
   int ppo_updates = 30, ppo_epochs = 2, group_updates = 60, group_epochs = 1;
   double policy_rate = 2e-4, critic_rate = 3e-4, kl_coefficient = 0.15;
   double pressed_rate = 5e-4;  ///< of PPO without a KL penalty
@@ -130,15 +137,15 @@ struct settings {
     add("preference pairs", preference_pairs);
     add("reward-model steps", reward_steps);
     add("DPO steps", dpo_steps);
-    add("texts of an update (PPO, GRPO, DR-PO)", rollout_texts);
+    add("texts of an update (loops)", rollout_texts);
     add("tokens of a reply at most", reply_tokens);
     add("updates of PPO and DR-PO", ppo_updates);
     add("epochs of PPO and DR-PO", ppo_epochs);
-    add("updates of GRPO", group_updates);
-    add("epochs of GRPO", group_epochs);
-    add("replies to a prompt (GRPO)", group);
+    add("updates without a critic", group_updates);
+    add("epochs without a critic", group_epochs);
+    add("replies to a prompt (GRPO, RLOO)", group);
     add("minibatches of an update", minibatches);
-    add("rate of PPO, GRPO, DR-PO", policy_rate);
+    add("rate of the loops", policy_rate);
     add("rate of PPO, pressed", pressed_rate);
     add("critic rate", critic_rate);
     add("KL coefficient", kl_coefficient);
@@ -171,7 +178,8 @@ plumb_lab --data FILE [--pairs N] [the flags above, but --only]
   --seeds N,...  several runs, one after the other; figures are their means, then each run's own
   --backend B    serial or onednn (default onednn, where it was built)
   --only S,...   these stages, and what they need and is not there yet; the report has all that were ever finished:
-                 pretrain, sft, pairs, reward, dpo, ppo, grpo, drpo, steerlm, judge-rewards, judge-policies, best-of-n, ppo-curve
+                 pretrain, sft, pairs, reward, dpo, ppo, grpo, rloo, reinforce, drpo, steerlm,
+                 judge-rewards, judge-policies, best-of-n, ppo-curve
   --out DIR      where the report, figures and checkpoints go (default out/lab; with --data, out/data/<name of the file>)
   --fresh        starts over; else a run that was cut off goes on after the last stage that it finished
   --quick        a few steps of each stage, to see that it all works; its figures mean nothing (default folders: out/lab-quick, out/data-quick/...)

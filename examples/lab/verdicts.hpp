@@ -90,7 +90,7 @@ inline std::string why_it_falls(const std::vector<figure>& all, const std::strin
   if (seen->low && *seen->low > 0) text += " (the learned reward errs by their lights too)";
   text += "; " + to_text(*unseen, 2) + " only the judge sees";
   if (unseen->low && *unseen->low > 0) text += " (courtesies after the first, and length)";
-  return text + ".";
+  return text + ". The peak is chosen on one half of the prompts, rise and fall are measured on the other.";
 }
 
 }  // namespace lab

@@ -19,10 +19,10 @@ there steerlm.safetensors steerlm2.safetensors drpo.safetensors
 not_there ppo.safetensors
 grep -q '^sft .*done before' "$folder/said.txt" || fail "sft was done again"
 run --only judge-policies,ppo-curve
-there dpo.safetensors ppo.safetensors grpo.safetensors judge-policies.json ppo-curve.json
+there dpo.safetensors ppo.safetensors grpo.safetensors rloo.safetensors reinforce.safetensors judge-policies.json ppo-curve.json
 not_there best-of-n.json
 grep -q '^drpo .*done before' "$folder/said.txt" || fail "drpo was done again"
-for name in win_rate/ppo_over_sft win_rate/grpo_over_sft win_rate/drpo_over_sft win_rate/steerlm_over_sft win_rate/steerlm2_over_sft gold_reward/sft \
+for name in win_rate/ppo_over_sft win_rate/grpo_over_sft win_rate/rloo_over_sft win_rate/reinforce_over_sft win_rate/drpo_over_sft win_rate/steerlm_over_sft win_rate/steerlm2_over_sft gold_reward/sft \
   learned_reward/ppo kl/drpo_per_reply replies_differ/grpo distinct_bigrams/dpo length/steerlm2 ppo_curve/gold/update=0 ppo_curve/kl/update=2 ppo_curve/fall; do
   grep -q "\"$name\"" "$folder/summary.json" || fail "summary.json lacks $name"
 done

@@ -226,17 +226,3 @@ TEST_CASE("lab: replies are drawn from the model's own distribution, the same fo
   for (std::size_t w = 0; w < 11; ++w) squares += std::pow(seen[w] - n * logits[w] / sum, 2) / (n * logits[w] / sum);
   CHECK(squares < 35);  // chi-squared with 10 degrees of freedom: 1 in 8000
 }
-
-TEST_CASE("lab: the sigmoid of a float, without a call") {
-  double worst = 0;
-  for (float x = -87; x < 87; x += 0.0137f) {
-    const double exact = 1 / (1 + std::exp(-static_cast<double>(x)));
-    worst = std::max(worst, std::abs(static_cast<double>(lab::sigmoid(x)) - exact) / exact);
-  }
-  CHECK(worst < 3e-7);
-  CHECK(lab::sigmoid(0.0f) == 0.5f);
-  CHECK(lab::sigmoid(std::numeric_limits<float>::infinity()) == 1);
-  CHECK(lab::sigmoid(-std::numeric_limits<float>::infinity()) < 1e-37f);
-  CHECK(std::isnan(lab::sigmoid(std::numeric_limits<float>::quiet_NaN())));
-  CHECK(lab::sigmoid(0.3) == plumb::math::sigmoid(0.3));  // of any other scalar, the library's
-}
