@@ -42,7 +42,7 @@ header_names = {path: name for name, path in headers.items()}
 pages = find("**/*.md")
 # The pages in the order of the contents: what is named here first, then folder by folder; within a folder as plumb.hpp lists the headers.
 FIRST = ["README.md", "docs/architecture.md", "docs/peers.md", "docs/options.md", "docs/verification.md", "docs/lab.md"]
-FOLDERS = [".", "docs", "docs/algorithms", "docs/demos", "docs/objectives", "docs/ops", "docs/search", "docs/data", "backends"]
+FOLDERS = [".", "docs", "docs/algorithms", "docs/demos", "docs/objectives", "docs/ops", "docs/search", "docs/interop", "docs/data", "backends"]
 examples = find("examples/[0-9][0-9]_*.cpp")
 demos = [p.parent for p in find("examples/*/main.cpp")]
 

@@ -69,7 +69,7 @@ struct settings {
   index_t rollout_texts = 128, reply_tokens = 40;  ///< texts of an update; tokens of a reply at most
   index_t group = 8, minibatches = 2;              ///< replies to a prompt (GRPO, RLOO); steps of the optimiser per epoch
   int ppo_updates = 30, ppo_epochs = 2, group_updates = 60, group_epochs = 1;
-  double policy_rate = 2e-4, critic_rate = 3e-4, kl_coefficient = 0.15;
+  double policy_rate = 2e-4, critic_rate = 3e-4, kl_coefficient = 0.3;
   double pressed_rate = 5e-4;  ///< of PPO without a KL penalty
   double resets = 1;  ///< DR-PO: share of rollouts that begin inside a chosen reply
   std::size_t steered_pairs = 2048, steered_prompts = 96;

@@ -5,6 +5,7 @@
 #include "functors.hpp"
 
 #include <cmath>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -336,6 +337,158 @@ class transformer {
     return h;
   }
 
+  /// Keys and values of tokens, a row for each; texts that begin alike have the same rows. `[layers, capacity, 2 width]`.
+  struct token_rows {
+    index_t capacity = 0;
+    std::vector<real> all{};
+  };
+  token_rows make_token_rows(index_t capacity) const {
+    return {capacity, std::vector<real>(static_cast<std::size_t>(config_.layers * capacity * 2 * config_.width))};
+  }
+  /// Before a token is read into a row that another one had.
+  void clear_row(std::int32_t row, token_rows& pool) const {
+    const index_t each = 2 * config_.width;
+    for (index_t l = 0; l < config_.layers; ++l)
+      std::fill_n(pool.all.begin() + static_cast<std::ptrdiff_t>((l * pool.capacity + row) * each), each, real(0));
+  }
+  /// A text that is read on: the new tokens, and the rows of all its tokens, the new ones' last. Those are clear, and no other text has them.
+  struct reading {
+    std::span<const std::int32_t> ids, rows;
+  };
+  /// How the new tokens of many texts lie side by side: text after text, in groups of few texts with about as many new tokens. To be kept from call
+  /// to call, as it has memory of its own.
+  struct arrangement {
+    struct group {
+      index_t texts = 0, batch = 0, length = 0, seen = 0;  ///< texts, and rounded; new tokens of each, and all its tokens, rounded
+    };
+    struct table {
+      index_t rows = 0, padded = 0;  ///< one after the other, and with each group padded to `[batch, length]`
+      bool same = true;              ///< what is padded lies at the end
+      void add(index_t count, index_t of, bool full) {
+        same = same && full && rows == padded;
+        rows += count;
+        padded += of;
+      }
+      void close() { rows = same ? padded : rounded(rows); }
+    };
+    std::vector<std::int32_t> order{};  ///< of the texts
+    std::vector<group> groups{};
+    index_t seen = 0, most_seen = 0, scores = 0;  ///< tokens that all groups look at, and one at most; numbers of one head's attention in a group
+    table tokens{}, ends{};
+    bool one_each = true;  ///< new token
+
+    // Few numbers: a backend may prepare each.
+    static index_t rounded(index_t n) { return n <= 4 ? n : n <= 32 ? (n + 3) / 4 * 4 : (n + 15) / 16 * 16; }
+  };
+
+  void arrange(std::span<const reading> texts, arrangement& s) const {
+    s.order.clear();
+    s.groups.clear();
+    s.seen = s.most_seen = s.scores = 0;
+    s.tokens = s.ends = {};
+    s.one_each = true;
+    for (const reading& t : texts) {
+      if (t.ids.empty() || t.ids.size() > t.rows.size())
+        plumb::fail(plumb::message("transformer") << "a text has no new tokens, or no rows for them.");
+      require_positions(static_cast<index_t>(t.rows.size()));
+    }
+    for (std::size_t first = 0, length = 1; first < texts.size(); length *= 2) {
+      for (std::size_t i = 0; i < texts.size(); ++i)
+        if (texts[i].ids.size() <= length && 2 * texts[i].ids.size() > length) s.order.push_back(static_cast<std::int32_t>(i));
+      while (first < s.order.size()) {
+        const auto left = static_cast<index_t>(s.order.size() - first);
+        typename arrangement::group g{.texts = std::min(most_texts, left), .length = static_cast<index_t>(length)};
+        index_t fresh = 0;
+        for (index_t i = 0; i < g.texts; ++i, ++first) {
+          const reading& t = texts[static_cast<std::size_t>(s.order[first])];
+          fresh += static_cast<index_t>(t.ids.size());
+          g.seen = std::max(g.seen, static_cast<index_t>(t.rows.size()));
+        }
+        g.seen = (g.seen + 7) / 8 * 8;
+        g.batch = g.texts <= 4 ? g.texts : most_texts;
+        s.tokens.add(fresh, g.batch * g.length, fresh == g.texts * g.length);
+        s.ends.add(g.texts, g.batch, true);
+        s.seen += g.batch * g.seen;
+        s.most_seen = std::max(s.most_seen, g.batch * g.seen);
+        s.scores = std::max(s.scores, g.batch * g.length * g.seen);
+        s.one_each = s.one_each && g.length == 1;
+        s.groups.push_back(g);
+      }
+    }
+    s.tokens.close();
+    s.ends.close();
+  }
+
+  /// Reads one or more tokens of each text at their next positions: hidden states of the texts' last tokens, `[texts or more, width]`, in the arena;
+  /// row i is that of text `order[i]` of the arrangement.
+  ///
+  /// Products with weights have one row for each new token, and a few more. Attention has the texts of a group side by side, so that one with many
+  /// new tokens costs the others nothing.
+  array<2> extend(B& b, plumb::arena<>& scratch, std::span<const reading> texts, const arrangement& s, token_rows& pool) const {
+    const index_t d = config_.width, f = config_.feed_forward, half = config_.head_width() / 2;
+    const index_t n = s.tokens.rows, ends = s.ends.rows;
+    const auto last = scratch.take<real>(ends, d);
+    plumb::arena<>::frame frame(scratch);
+    const auto ids = scratch.take<std::int32_t>(n), position = scratch.take<std::int32_t>(n), row = scratch.take<std::int32_t>(n);
+    const auto end = scratch.take<std::int32_t>(ends), seen = scratch.take<std::int32_t>(s.seen);
+    const queries all_tokens(scratch, s.tokens, config_.heads), only_ends = s.one_each ? all_tokens : queries(scratch, s.ends, config_.heads);
+    lay_out(s, texts, {ids, position, row, end, seen}, all_tokens, only_ends);
+
+    auto x = scratch.take<real>(n, d), h = scratch.take<real>(n, d), y = scratch.take<real>(n, d);
+    auto gates = scratch.take<real>(n, 2 * f), act = scratch.take<real>(n, f);
+    auto r = scratch.take<real>(n);
+    const auto qkv = scratch.take<real>(n, 3 * d);
+    const auto cosines = scratch.take<real>(n, half), sines = scratch.take<real>(n, half);
+    b.row_gather(positions_of(cosines_), as_const(position), cosines);
+    b.row_gather(positions_of(sines_), as_const(position), sines);
+    b.row_gather(weight(parameter_layout::embedding), as_const(ids), x);
+    for (index_t l = 0; l < config_.layers; ++l) {
+      const array<2> rows(pool.all.data() + l * pool.capacity * 2 * d, pool.capacity, 2 * d);
+      rms_norm(b, x, norm(layout_.layer(l, parameter_layout::norm1)), r, h);
+      linear(b, scratch, h, weights_from(layout_.layer(l, parameter_layout::q), 3), qkv);
+      rotate_heads(b, qkv.narrow(1, 0, 2 * d), as_const(cosines), as_const(sines));
+      b.row_scatter_add(as_const(qkv.narrow(1, d, 2 * d)), as_const(row), rows);
+      auto q = qkv.narrow(1, 0, d);
+      const bool all = s.one_each || l + 1 < config_.layers;
+      if (!all) {  // nobody looks at the others once all keys and values are there
+        const auto of_ends = [&](array<2> from) {
+          const auto kept = scratch.take<real>(ends, d);
+          b.row_gather(as_const(from), as_const(end), kept);
+          return kept;
+        };
+        q = of_ends(q), x = of_ends(x);
+        h = scratch.take<real>(ends, d), y = scratch.take<real>(ends, d), r = scratch.take<real>(ends);
+        gates = scratch.take<real>(ends, 2 * f), act = scratch.take<real>(ends, f);
+      }
+      attend(b, scratch, s, all ? all_tokens : only_ends, all, q, as_const(rows), as_const(seen), h);
+      linear(b, scratch, h, weight(layout_.layer(l, parameter_layout::o)), y);
+      b.transform(plumb::math::plus{}, x, as_const(x), as_const(y));
+      rms_norm(b, x, norm(layout_.layer(l, parameter_layout::norm2)), r, h);
+      linear(b, scratch, h, weights_from(layout_.layer(l, parameter_layout::gate), 2), gates);
+      b.transform(swiglu{}, act, as_const(gates.narrow(1, 0, f)), as_const(gates.narrow(1, f, f)));
+      linear(b, scratch, act, weight(layout_.layer(l, parameter_layout::down)), y);
+      b.transform(plumb::math::plus{}, x, as_const(x), as_const(y));
+    }
+    rms_norm(b, x, norm(layout_.final_norm(config_.layers)), r, last);
+    b.sync();
+    return last;
+  }
+  /// Bytes of the arena that `extend` takes, but for what products take themselves.
+  std::size_t extend_workspace(const arrangement& s) const {
+    const index_t d = config_.width, f = config_.feed_forward, heads = config_.heads, n = s.tokens.rows, ends = s.ends.rows;
+    plumb::workspace_size w;
+    w.add<real>(ends * d);
+    for (const index_t count : {n, n, n, ends, s.seen}) w.add<std::int32_t>(count);
+    for (const auto& each : {s.tokens, s.ends}) {
+      for (const index_t count : {each.padded * heads, each.padded, each.rows}) w.add<std::int32_t>(count);
+      for (const index_t columns : {d, d, d, d, 2 * f, f, index_t{1}}) w.add<real>(each.rows * columns);
+    }
+    for (const index_t count : {n * 3 * d, s.most_seen * 2 * d, n * config_.head_width() / 2, n * config_.head_width() / 2, s.tokens.padded * d,
+                                s.tokens.padded * d, s.scores * heads})
+      w.add<real>(count);
+    return w.bytes();
+  }
+
   /// `y = x W^T`.
   static void linear(B& b, plumb::arena<>& scratch, const_array<2> x, const_array<2> w, array<2> y) {
     gemm(b, scratch, real(1), x, w.transposed(), real(0), y);
@@ -377,6 +530,108 @@ class transformer {
   array<4> heads_of(array<2> x, const cache& c, index_t count) const {
     const index_t dh = config_.head_width();
     return {x.data(), {c.batch, config_.heads, count, dh}, {c.room * x.stride(0), dh, x.stride(0), 1}};
+  }
+
+  // Of a group: their keys and values stay in the processor's nearer memory until attention has seen them.
+  static constexpr index_t most_texts = 8;
+
+  // The rows that attention asks for: where each padded one comes from, where each goes to, and how many positions it sees, head by head.
+  struct queries {
+    view<std::int32_t, 1> from{}, to{}, valid{};
+    bool same;
+    queries(plumb::arena<>& scratch, const typename arrangement::table& t, index_t heads)
+        : valid(scratch.take<std::int32_t>(t.padded * heads)), same(t.same) {
+      if (same) return;
+      from = scratch.take<std::int32_t>(t.padded);
+      to = scratch.take<std::int32_t>(t.rows);
+      for (index_t i = 0; i < t.padded; ++i) from(i) = -1;
+      for (index_t i = 0; i < t.rows; ++i) to(i) = -1;
+    }
+  };
+
+  // Of each new token itself, its position and its row of the pool; which of them is each text's last one; rows of the pool that attention looks at.
+  struct lists {
+    view<std::int32_t, 1> ids, position, row, end, seen;
+  };
+  void lay_out(const arrangement& s, std::span<const reading> texts, const lists& out, const queries& all_tokens, const queries& ends) const {
+    const index_t heads = config_.heads;
+    index_t k = 0, e = 0, token_at = 0, end_at = 0, seen_at = 0;
+    for (const auto& g : s.groups) {
+      for (index_t i = 0; i < g.batch; ++i, seen_at += g.seen) {
+        const reading t = i < g.texts ? texts[static_cast<std::size_t>(s.order[static_cast<std::size_t>(e)])] : reading{};
+        const auto all = static_cast<index_t>(t.rows.size()), fresh = static_cast<index_t>(t.ids.size()), old = all - fresh;
+        for (index_t j = 0; j < g.seen; ++j) out.seen(seen_at + j) = j < all ? t.rows[static_cast<std::size_t>(j)] : -1;
+        for (index_t head = 0; head < heads; ++head) {
+          for (index_t j = 0; j < g.length; ++j)
+            all_tokens.valid(token_at * heads + (i * heads + head) * g.length + j) = static_cast<std::int32_t>(j < fresh ? old + j + 1 : 1);
+          if (!s.one_each) ends.valid((end_at + i) * heads + head) = static_cast<std::int32_t>(i < g.texts ? all : 1);
+        }
+        if (i >= g.texts) continue;
+        for (index_t j = 0; j < fresh; ++j, ++k) {
+          out.ids(k) = t.ids[static_cast<std::size_t>(j)];
+          out.position(k) = static_cast<std::int32_t>(old + j);
+          out.row(k) = t.rows[static_cast<std::size_t>(old + j)];
+          if (all_tokens.same) continue;
+          all_tokens.from(token_at + i * g.length + j) = static_cast<std::int32_t>(k);
+          all_tokens.to(k) = static_cast<std::int32_t>(token_at + i * g.length + j);
+        }
+        out.end(e) = static_cast<std::int32_t>(k - 1);
+        if (!ends.same) {
+          ends.from(end_at + i) = static_cast<std::int32_t>(e);
+          ends.to(e) = static_cast<std::int32_t>(end_at + i);
+        }
+        ++e;
+      }
+      token_at += g.batch * g.length;
+      end_at += g.batch;
+    }
+    for (; k < out.ids.extent(0); ++k) out.ids(k) = out.position(k) = 0, out.row(k) = -1;
+    for (; e < out.end.extent(0); ++e) out.end(e) = -1;
+  }
+
+  // Attention of `q` over the keys and values in the pool's rows `seen`, group by group. `all`: of every new token, or of each text's last one only.
+  void attend(B& b, plumb::arena<>& scratch, const arrangement& s, const queries& rows, bool all, array<2> q, const_array<2> pool,
+              view<const std::int32_t, 1> seen, array<2> mixed) const {
+    plumb::arena<>::frame frame(scratch);
+    const index_t d = config_.width, heads = config_.heads, padded = rows.valid.extent(0) / heads;
+    array<2> asked = q, answers = mixed;
+    if (!rows.same) {
+      asked = scratch.take<real>(padded, d);
+      answers = scratch.take<real>(padded, d);
+      b.row_gather(as_const(q), as_const(rows.from), asked);
+    }
+    const auto memory = scratch.take<real>(s.scores * heads);
+    const auto known = scratch.take<real>(s.most_seen, 2 * d);
+    index_t at = 0, seen_at = 0;
+    for (const auto& g : s.groups) {
+      const index_t length = all ? g.length : 1, count = g.batch * length;
+      const auto of_group = known.slice(0, g.batch * g.seen);
+      b.row_gather(pool, seen.slice(seen_at, g.batch * g.seen), of_group);
+      const auto keys = of_group.narrow(1, 0, d), values = of_group.narrow(1, d, d);
+      const array<4> p(memory.data(), g.batch, heads, length, g.seen);
+      gemm(b, scratch, score_scale(), per_head(asked.slice(at, count), g.batch), per_head(keys, g.batch).transposed(), real(0), p);
+      const auto flat = reshaped(p, count * heads, g.seen);
+      b.row_softmax(as_const(flat), as_const(rows.valid.slice(at * heads, count * heads)), flat);
+      gemm(b, scratch, real(1), p, per_head(values, g.batch), real(0), per_head(answers.slice(at, count), g.batch));
+      at += count;
+      seen_at += g.batch * g.seen;
+    }
+    if (!rows.same) b.row_gather(as_const(answers), as_const(rows.to), mixed);
+  }
+
+  // Queries and keys beside one another, each row at a position of its own.
+  void rotate_heads(B& b, array<2> x, const_array<2> cosines, const_array<2> sines) const {
+    const index_t n = x.extent(0), dh = config_.head_width(), half = dh / 2, heads = x.extent(1) / dh;
+    const view<real, 4> all(x.data(), {n, 1, heads, dh}, {x.stride(0), x.stride(0), dh, 1});
+    const auto low = all.narrow(3, 0, half), high = all.narrow(3, half, half);
+    const auto table = [&](const_array<2> rows) { return view<const real, 4>(rows.data(), {n, 1, heads, half}, {half, half, 0, 1}); };
+    b.transform2(rotate<real>{real(1)}, low, high, as_const(low), as_const(high), table(cosines), table(sines));
+  }
+  // `count` matrices that lie one behind the other, as one.
+  const_array<2> weights_from(std::size_t first, std::size_t count) const {
+    index_t rows = 0;
+    for (std::size_t i = first; i < first + count; ++i) rows += layout_.list()[i].rows;
+    return {weights_.data() + layout_.list()[first].offset, rows, layout_.list()[first].columns};
   }
 
   // How many positions each row of attention sees.

@@ -87,4 +87,3 @@
 #include <plumb/algorithms/steerlm2.hpp>       // SteerLM 2.0: replies, weights, listwise updates, again
 #include <plumb/algorithms/kl_controller.hpp>  // fixed and adaptive KL coefficient
 #include <plumb/distributed/communicator.hpp>  // sums over ranks: what to write over NCCL or MPI
-#include <plumb/search/rain_tree.hpp>          // the tree of RAIN

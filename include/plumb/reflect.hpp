@@ -4,6 +4,7 @@
 
 #include <plumb/plumb.hpp>
 #include <plumb/presets.hpp>
+#include <plumb/search.hpp>
 
 #include <boost/hana/accessors.hpp>
 #include <boost/hana/adapt_struct.hpp>

@@ -7,11 +7,12 @@
 namespace golden {
 namespace {
 
-namespace rain = plumb::rain;
-using reference_tree = rain::tree<rain::reference_score>;
+using plumb::rain_node;
+using plumb::rain_tree;
+using plumb::rain_tree_options;
 
-rain::tree_options options_of(const golden_case& c) {
-  rain::tree_options o;
+rain_tree_options options_of(const golden_case& c) {
+  auto o = rain_tree_options::reference();
   o.similarity_weight = c.number("sim_gamma");
   o.similarity_threshold = c.number("sim_threshold");
   o.root_mix = 0;  // priors come as they are
@@ -27,12 +28,14 @@ constexpr auto score = [](auto& j) {
                 greatest = same("maxqn");
   numbers y, terms;
   for (std::size_t i = 0; i < q.size(); ++i) {
-    rain::node child, above;
+    rain_node child, above;
     child.value = q[i];
     child.visits = n[i];
     child.prior = p[i];
     above.visits = parent[i];
-    y.push_back(rain::reference_score{.exploration = c.number("cpuct")}(child, above, 0, {least[i], greatest[i]}));
+    auto o = rain_tree_options::reference();
+    o.exploration = c.number("cpuct");
+    y.push_back(plumb::rain_score(o, child, above, 0, {least[i], greatest[i]}));
     terms.push_back(1 + std::fabs(q[i]));
   }
   j.output("qu", y, terms);
@@ -43,9 +46,9 @@ struct history {
   numbers n, q, fn, least_greatest, scores;
   std::size_t width, dimension;
 
-  void add(const reference_tree& t) {
+  void add(const rain_tree& t) {
     for (std::size_t i = 0; i < width; ++i) {
-      const rain::node x = i < t.nodes().size() ? t.nodes()[i] : rain::node{};
+      const rain_node x = i < t.nodes().size() ? t.nodes()[i] : rain_node{};
       n.push_back(x.visits);
       q.push_back(x.value);
       fn.push_back(static_cast<double>(x.evaluations));
@@ -53,14 +56,14 @@ struct history {
     least_greatest.push_back(t.range().least);
     least_greatest.push_back(t.range().greatest);
   }
-  numbers scores_of(const reference_tree& t) const {
+  numbers scores_of(const rain_tree& t) const {
     numbers y;
     for (std::size_t i = 1; i < width; ++i) y.push_back(t.score(static_cast<index_t>(i)));
     return y;
   }
-  numbers embeddings_of(const reference_tree& t) const {
+  numbers embeddings_of(const rain_tree& t) const {
     numbers y;
-    for (const rain::node& x : t.nodes())
+    for (const rain_node& x : t.nodes())
       y = joined(std::move(y), x.embedding.empty() ? numbers(dimension) : x.embedding);
     return y;
   }
@@ -91,7 +94,9 @@ constexpr auto backups = [](auto& j) {
             .scores = {},
             .width = parent.size(),
             .dimension = embedding.shape[1]};
-  reference_tree t({.exploration = c.number("cpuct")}, options_of(c));
+  auto options = options_of(c);
+  options.exploration = c.number("cpuct");
+  rain_tree t(options);
   expand_all(c, parent, [&](index_t p, std::size_t first, std::size_t count) {
     t.expand(p, std::vector<ids>(count), part(prior, first, count));
   });
@@ -129,9 +134,10 @@ constexpr auto searches = [](auto& j) {
             .scores = {},
             .width = parent.size(),
             .dimension = embedding.shape[1]};
-  rain::tree_options options = options_of(c);
+  rain_tree_options options = options_of(c);
   options.root_mix = c.number("root_prior_mix");
-  reference_tree t({.exploration = c.number("cpuct")}, options);
+  options.exploration = c.number("cpuct");
+  rain_tree t(options);
   const auto found = c.outputs.find("path");
   if (found == c.outputs.end() || found->second.shape.size() != 2) c.fail("the output `path` is missing");
   const std::size_t columns = found->second.shape[1];
@@ -185,10 +191,10 @@ constexpr auto widening = [](auto& j) {
   const std::int64_t tokens = static_cast<std::int64_t>(c.input("tokens_per_child", {}).data.at(0));
   numbers of_children = part(probs, 0, children), list = joined({probs.back()}, of_children);
   const auto grown = [&](bool root) {
-    rain::tree_options options;
+    auto options = rain_tree_options::reference();
     options.most_children = static_cast<std::int64_t>(c.number("max_children"));
     options.similarity_weight = 0;
-    reference_tree t({}, options);
+    rain_tree t(options);
     const index_t parent = root ? 0 : t.expand(0, std::vector<ids>(1), {1});
     const index_t first = t.expand(parent, std::vector<ids>(children), of_children);
     const index_t depth = root ? 1 : 2, width = static_cast<index_t>(dimension);
@@ -200,7 +206,7 @@ constexpr auto widening = [](auto& j) {
     numbers before;
     for (std::size_t i = 0; i < children; ++i) before.push_back(t.at(first + static_cast<index_t>(i)).prior);
     const bool wants = t.wants_child(parent, tokens);
-    const double spread = rain::embedding_spread(t.nodes(), t.at(parent));
+    const double spread = t.embedding_spread(parent);
     const index_t added = t.add(parent, {}, list);
     // The children that were there keep their priors, here those of the file.
     numbers priors;

@@ -132,7 +132,13 @@
   row(presets::grpo_settings, epsilon, epsilon_high, delta, beta, use_bias_correction_kl, sapo_temperature_pos, sapo_temperature_neg, vespo_k_pos,    \
       vespo_lambda_pos, vespo_k_neg, vespo_lambda_neg)                                                                                                \
   row(presets::verl_settings, clip_ratio_low, clip_ratio_high, clip_ratio_c, tau_pos, tau_neg, ppo_kl_coef)                                           \
-  row(rain::tree_options, rule, similarity_threshold, similarity_weight, root_mix, variance_threshold, value_threshold, most_children)
+  row(rain_tree_options, exploration, scale, first_play, count, range_epsilon, backup, similarity_threshold, similarity_weight, root_mix,             \
+      variance_threshold, value_threshold, most_children)                                                                                             \
+  row(prefix_cache_options, sequences, share)                                                                                                         \
+  row(prompted_evaluator_options, vote, spellings, show_end, sequences)                                                                               \
+  row(reward_scale::tanh, mean, deviation)                                                                                                            \
+  row(rain_dot_options, most_children, least_visits, most_characters, downwards)                                                                      \
+  row(reward_scale::sigmoid, mean, deviation)                                                                                                         \
 // clang-format on
 
 // Those that are a choice and have no options.
@@ -141,6 +147,7 @@
   row(distill::forward_kl)        \
   row(distill::reverse_kl)        \
   row(divergence::reverse_kl)     \
+  row(reward_scale::none)         \
   row(surrogate::ratio)           \
   row(surrogate::reinforce)
 
@@ -259,9 +266,35 @@ struct enumerators<item_order> {
   static constexpr enumerator<item_order> all[] = {PLUMB_ENUMERATOR(item_order, independent), PLUMB_ENUMERATOR(item_order, epochs)};
 };
 template <>
-struct enumerators<rain::backup_rule> {
-  static constexpr enumerator<rain::backup_rule> all[] = {PLUMB_ENUMERATOR(rain::backup_rule, mean), PLUMB_ENUMERATOR(rain::backup_rule, min),
-                                                          PLUMB_ENUMERATOR(rain::backup_rule, max)};
+struct enumerators<rain_backup> {
+  static constexpr enumerator<rain_backup> all[] = {PLUMB_ENUMERATOR(rain_backup, mean),
+                                            PLUMB_ENUMERATOR(rain_backup, min),
+                                            PLUMB_ENUMERATOR(rain_backup, max),
+                                            PLUMB_ENUMERATOR(rain_backup, last)};
+};
+template <>
+struct enumerators<rain_scale> {
+  static constexpr enumerator<rain_scale> all[] = {PLUMB_ENUMERATOR(rain_scale, raw),
+                                            PLUMB_ENUMERATOR(rain_scale, unit)};
+};
+template <>
+struct enumerators<rain_first_play> {
+  static constexpr enumerator<rain_first_play> all[] = {PLUMB_ENUMERATOR(rain_first_play, worst),
+                                            PLUMB_ENUMERATOR(rain_first_play, neutral),
+                                            PLUMB_ENUMERATOR(rain_first_play, parent)};
+};
+template <>
+struct enumerators<rain_count> {
+  static constexpr enumerator<rain_count> all[] = {PLUMB_ENUMERATOR(rain_count, siblings),
+                                            PLUMB_ENUMERATOR(rain_count, parent)};
+};
+template <>
+struct enumerators<judge_vote> {
+  static constexpr enumerator<judge_vote> all[] = {PLUMB_ENUMERATOR(judge_vote, hard), PLUMB_ENUMERATOR(judge_vote, soft)};
+};
+template <>
+struct enumerators<judge_spellings> {
+  static constexpr enumerator<judge_spellings> all[] = {PLUMB_ENUMERATOR(judge_spellings, likeliest), PLUMB_ENUMERATOR(judge_spellings, sum)};
 };
 #undef PLUMB_ENUMERATOR
 

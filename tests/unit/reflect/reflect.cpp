@@ -5,6 +5,7 @@
 #include <plumb/presets.hpp>
 #include <plumb/reflect.hpp>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -146,8 +147,11 @@ TEST_CASE("every option type of the headers is in the catalogue") {
     std::ifstream header(entry.path());
     const std::string text{std::istreambuf_iterator<char>(header), {}};
     for (std::sregex_iterator i(text.begin(), text.end(), declaration), end; i != end; ++i) {
-      ++found;
       const std::string name = (*i)[1];
+      const auto begin = text.begin() + i->position(), end_of_struct = std::search(begin, text.end(), std::begin("\n};"), std::end("\n};") - 1);
+      // One with callbacks of the host's in it cannot be printed and read back.
+      if (std::string(begin, end_of_struct).find("std::function<") != std::string::npos) continue;
+      ++found;
       CAPTURE(path, name);
       CHECK((catalogue.find("row(" + name) != std::string::npos || catalogue.find("::" + name) != std::string::npos));
     }

@@ -5,7 +5,6 @@
 
 using namespace plumb;
 using namespace plumb_test;
-using namespace plumb::rain;
 
 namespace {
 std::vector<std::vector<std::int32_t>> sets(std::size_t n) {
@@ -21,7 +20,7 @@ struct text {
 }  // namespace
 
 TEST_CASE("rain: priors sum to 1 and are mixed below the root only") {
-  tree t;
+  rain_tree t;
   CHECK(t.expand(0, sets(2), {3, 1}) == 1);
   CHECK(t.at(1).prior == Catch::Approx(0.75 * 0.75 + 0.125));
   CHECK(t.at(2).prior == Catch::Approx(0.75 * 0.25 + 0.125));
@@ -31,20 +30,24 @@ TEST_CASE("rain: priors sum to 1 and are mixed below the root only") {
 }
 
 TEST_CASE("rain: both scores by hand") {
-  node child, parent;
+  rain_node child, parent;
   child.prior = 0.5;
   parent.visits = 9;
-  const value_range range;
-  CHECK(paper_score{}(child, parent, 4, range) == 2 * 0.5 * 2);
-  CHECK(reference_score{}(child, parent, 4, range) == 2 * 0.5 * 3);
+  parent.value = 0.25;
+  const rain_value_range range;
+  const rain_tree_options paper, reference = rain_tree_options::reference();
+  CHECK(rain_score(paper, child, parent, 4, range) == 2 * 0.5 * 2);
+  CHECK(rain_score(reference, child, parent, 4, range) == 2 * 0.5 * 3);
+  CHECK(rain_score({.first_play = rain_first_play::worst}, child, parent, 4, range) == -1 + 2);
+  CHECK(rain_score({.first_play = rain_first_play::parent}, child, parent, 4, range) == 0.25 + 2);
   child.visits = 1;
   child.value = 0.5;
-  CHECK(paper_score{}(child, parent, 4, range) == 0.5 + 1);
-  CHECK(reference_score{}(child, parent, 4, range) == Catch::Approx(1.5 / 2.00001 + 1.5).epsilon(1e-15));
+  CHECK(rain_score(paper, child, parent, 4, range) == 0.5 + 1);
+  CHECK(rain_score(reference, child, parent, 4, range) == Catch::Approx(1.5 / 2.00001 + 1.5).epsilon(1e-15));
 }
 
 TEST_CASE("rain: the first of equal scores is taken, then what is less visited") {
-  tree t;
+  rain_tree t;
   CHECK(t.select().empty());
   t.backup(0, 0);
   t.expand(0, sets(3), {1, 1, 1});
@@ -60,9 +63,10 @@ TEST_CASE("rain: the first of equal scores is taken, then what is less visited")
   CHECK(t.most_visited() == 2);  // as often visited, but better
 }
 
-TEST_CASE("rain: mean, worst and best") {
-  for (const auto& [rule, want] : {std::pair{backup_rule::mean, 0.25}, {backup_rule::min, -1.0}, {backup_rule::max, 1.0}}) {
-    tree t({}, {.rule = rule});
+TEST_CASE("rain: mean, worst, best and latest") {
+  for (const auto& [rule, want] :
+       {std::pair{rain_backup::mean, 0.25}, {rain_backup::min, -1.0}, {rain_backup::max, 1.0}, {rain_backup::last, -1.0}}) {
+    rain_tree t({.backup = rule});
     t.expand(0, sets(2), {1, 1});
     t.expand(1, sets(1), {1});
     for (const double v : {1.0, 0.75, 0.25, -1.0}) t.backup(3, v);
@@ -73,7 +77,7 @@ TEST_CASE("rain: mean, worst and best") {
 }
 
 TEST_CASE("rain: a similar sibling shares the score, a stranger or one not yet evaluated does not") {
-  tree t;
+  rain_tree t;
   t.expand(0, sets(3), {1, 1, 1});
   t.backup(1, 1, text{{1, 0}}.get());
   t.backup(2, -1, text{{0, 1}}.get());
@@ -84,7 +88,7 @@ TEST_CASE("rain: a similar sibling shares the score, a stranger or one not yet e
   CHECK(t.at(1).value == Catch::Approx((1 - 0.2) / 1.2));
   CHECK(t.at(1).evaluations == 1);
   CHECK(t.at(3).visits == 0);
-  tree off({}, {.similarity_weight = 0});
+  rain_tree off({.similarity_weight = 0});
   off.expand(0, sets(2), {1, 1});
   off.backup(1, 1, text{{1, 0}}.get());
   off.backup(2, -1, text{{1, 0}}.get());
@@ -93,7 +97,7 @@ TEST_CASE("rain: a similar sibling shares the score, a stranger or one not yet e
 
 TEST_CASE("rain: another child is wanted where all are alike and bad") {
   const auto grown = [](double value, double apart, bool all = true) {
-    tree t({}, {.similarity_weight = 0, .most_children = 3});
+    rain_tree t({.similarity_weight = 0, .most_children = 3});
     t.expand(0, sets(2), {1, 1});
     t.backup(1, value, text{{1, 0}}.get());
     if (all) t.backup(2, -1, text{{1, apart}}.get());
@@ -112,7 +116,7 @@ TEST_CASE("rain: another child is wanted where all are alike and bad") {
 }
 
 TEST_CASE("rain: commit keeps the subtree and its statistics, and nothing else") {
-  tree t;
+  rain_tree t;
   t.expand(0, sets(2), {1, 1});
   t.expand(2, sets(3), {2, 1, 1});
   t.expand(1, sets(1), {1});
@@ -132,21 +136,21 @@ TEST_CASE("rain: commit keeps the subtree and its statistics, and nothing else")
 }
 
 TEST_CASE("rain: what is refused leaves the tree as it was") {
-  tree t;
+  rain_tree t;
   t.expand(0, sets(2), {1, 1});
   t.backup(1, 1, text{{1, 0}}.get());
-  CHECK(refusal([&] { t.backup(1, std::nan("")); }) == "plumb: rain::tree::backup: the score is nan. Nothing was written.");
-  CHECK(refusal([&] { t.backup(9, 1); }) == "plumb: rain::tree: backup: there is no node 9 among 3.");
+  CHECK(refusal([&] { t.backup(1, std::nan("")); }) == "plumb: rain_tree::backup: the score is nan. Nothing was written.");
+  CHECK(refusal([&] { t.backup(9, 1); }) == "plumb: rain_tree: backup: there is no node 9 among 3.");
   const std::vector<double> wide{1, 2, 3};
   CHECK(refusal([&] { t.backup(2, 1, {wide.data(), 1, 3}); }) ==
-        "plumb: rain::tree::backup: `embeddings` has 3 columns, but those before had 2. Nothing was written.");
+        "plumb: rain_tree::backup: `embeddings` has 3 columns, but those before had 2. Nothing was written.");
   CHECK(refusal([&] { t.backup(2, 1, text{{1, 0, 1, 0}}.get()); }) ==
-        "plumb: rain::tree::backup: argument `embeddings` has shape [2, 2], but its dimension 0 must be 1 (the nodes from the leaf to the root, without the "
+        "plumb: rain_tree::backup: argument `embeddings` has shape [2, 2], but its dimension 0 must be 1 (the nodes from the leaf to the root, without the "
         "root). Nothing was written.");
-  CHECK(refusal([&] { t.expand(0, sets(1), {1}); }) == "plumb: rain::tree::expand: node 0 has children already.");
-  CHECK(refusal([&] { t.expand(1, sets(2), {0, 0}); }) == "plumb: rain::tree: expand: the probabilities sum to 0.");
-  CHECK(refusal([&] { t.commit(0); }) == "plumb: rain::tree::commit: node 0 is not a child of the root.");
-  CHECK(refusal([&] { t.score(0); }) == "plumb: rain::tree::score: node 0 is the root: nothing selects it.");
+  CHECK(refusal([&] { t.expand(0, sets(1), {1}); }) == "plumb: rain_tree::expand: node 0 has children already.");
+  CHECK(refusal([&] { t.expand(1, sets(2), {0, 0}); }) == "plumb: rain_tree: expand: the probabilities sum to 0.");
+  CHECK(refusal([&] { t.commit(0); }) == "plumb: rain_tree::commit: node 0 is not a child of the root.");
+  CHECK(refusal([&] { t.score(0); }) == "plumb: rain_tree::score: node 0 is the root: nothing selects it.");
   CHECK(t.nodes().size() == 3);
   CHECK(t.at(0).visits == 1);
 }

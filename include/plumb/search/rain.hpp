@@ -1,0 +1,992 @@
+#pragma once
+// RAIN: rewindable auto-regressive inference (Li et al., arXiv:2309.07124). A frozen model writes a reply token set by token set: it searches ahead from
+// where it is, judges what it finds, rewinds, and commits the set that the search speaks for. Every choice in which the paper and the authors' code
+// (SafeAILab/RAIN at 8cedfa7) differ is an option; presets spell both out.
+
+#include <plumb/core/random.hpp>
+#include <plumb/model/sampling.hpp>
+#include <plumb/search/continuations.hpp>
+#include <plumb/search/judging.hpp>
+#include <plumb/search/rain_tree.hpp>
+
+#include <functional>
+
+PLUMB_NAMESPACE_BEGIN
+
+/// When a round has seen enough.
+enum class rain_acceptance {
+  child_visits,  ///< the child that leads was evaluated more than `min_visits` times, and its value is above `accept` (the authors' code)
+  iterations,    ///< there were at least `min_visits` simulations, and its value is at least `accept` (the paper)
+};
+/// Which child a round commits.
+enum class rain_commit_rule {
+  visits,             ///< the one that was visited most, the first of equals
+  visits_then_value,  ///< of equals the one with the larger value, then the first (the authors' code)
+  value,              ///< the one with the largest value among those that were visited
+  sampled,            ///< drawn by visits (the paper's prose)
+};
+/// What to do where the judge condemns whatever the search finds: each child that was evaluated is worth `condemned` or less.
+enum class rain_fallback {
+  go_on,        ///< commit all the same, and say so
+  rewind,       ///< take back `rewind_commits` commits and go another way; where none is left, the reply ends
+  refuse,       ///< the reply ends where it is
+  best_so_far,  ///< the reply ends with the best continuation that was ever judged
+};
+
+/// A child of the root when its round ended.
+struct rain_child {
+  std::span<const std::int32_t> tokens{};
+  double prior = 0, visits = 0, value = 0;
+  std::int64_t evaluations = 0;
+};
+/// What a round did.
+struct rain_commit {
+  std::span<const std::int32_t> tokens{};    ///< that were committed; none after a rewind
+  std::span<const std::int32_t> response{};  ///< all that is committed
+  std::span<const rain_child> children{};    ///< of the root, before
+  index_t chosen = -1;                       ///< which of them; -1: none
+  std::int64_t simulations = 0;              ///< of this round
+  bool condemned = false;                    ///< the judge condemned them all
+  index_t taken_back = 0;                    ///< commits that were taken back
+  const search_counters& counters;
+};
+
+/// Options of `rain`. Defaults are those of the authors' code for HH, but that replies end with the end token.
+struct rain_options {
+  // Candidates.
+  std::vector<index_t> set_lengths{1, 2, 4, 10};  ///< tokens of a set by the depth of its parent, counted from the prompt; the last one goes on
+  index_t candidates = 10;                 ///< q: children of a node, fewer where draws repeat
+  index_t top_k = 15;                      ///< sets of several tokens are drawn from so many, renormalised
+  index_t draws = 9;                       ///< of such sets, at most; beside the greedy one
+  double candidate_temperature = 1;
+  bool sets_end = true;                    ///< a set stops at the end token; the authors' code draws all its tokens
+  // Rollouts: what is judged is a set and what the model writes after it.
+  bool rollout = true;                     ///< the paper has none; the code has
+  double rollout_temperature = 1;          ///< 0: greedy
+  index_t max_rollout_tokens = 64;
+  std::function<bool(std::span<const std::int32_t>)> boundary{};  ///< of the response: a rollout may stop here. None: it goes to the end, or to its length
+  std::function<std::size_t(std::span<const std::int32_t>)> shown{};  ///< tokens of the response that the judge sees; none: all
+  // The tree.
+  rain_tree_options tree = rain_tree_options::reference();
+  bool add_children = true;                ///< where all children are alike and bad
+  index_t addition_tries = 4;              ///< draws for one node that may give what is there already
+  bool reuse = true;                       ///< the committed child's subtree and statistics stay
+  // A round.
+  std::int64_t max_simulations = 50;       ///< T, less what the committed child was evaluated before,
+  std::int64_t least_simulations = 15;     ///< but no fewer than this
+  rain_acceptance acceptance = rain_acceptance::child_visits;
+  std::int64_t min_visits = 6;             ///< T_m
+  double accept = 0.8;                     ///< V
+  rain_commit_rule commit = rain_commit_rule::visits_then_value;
+  // Leaves side by side.
+  index_t width = 1;                       ///< leaves that are evaluated together; 1: the sequential algorithm
+  rain_virtual_loss virtual_loss = rain_virtual_loss::loss;
+  // Memory.
+  prefix_cache_options sequences{};
+  index_t remembered_scores = 4096;        ///< texts whose score is remembered
+  bool keep_discarded = false;             ///< nodes that were not committed are kept for `records()`
+  // The end.
+  index_t max_new_tokens = 256;
+  bool end_token_ends = true;              ///< a set that holds the end token ends the reply
+  std::function<bool(std::span<const std::int32_t>)> stop{};  ///< of the response: it ends here
+  rain_fallback fallback = rain_fallback::go_on;
+  double condemned = -1;                   ///< a child of this value or less is condemned; a soft judge hardly ever says -1
+  index_t rewind_commits = 1;              ///< commits that a rewind takes back
+  index_t max_rewinds = 8;
+  search_limits limits{};
+  std::stop_token cancel{};
+  std::uint64_t seed = 0;
+  std::function<void(const rain_commit&)> on_commit{};
+
+  /// As the paper has it (Algorithm 1, eq. 1 and 2): no rollouts, no mixing of priors, a new tree each round. It gives no numbers for T, T_m, V and q:
+  /// those of the code stand.
+  static rain_options paper() {
+    rain_options o;
+    o.tree = {.root_mix = 0};
+    o.rollout = o.reuse = false;
+    o.least_simulations = 0;
+    o.acceptance = rain_acceptance::iterations;
+    return o;
+  }
+  /// As the authors' code runs on red-team prompts: set `boundary` to punctuation and `stop` to the next turn of the person.
+  static rain_options reference_hh() {
+    rain_options o;
+    o.sets_end = o.end_token_ends = false;
+    return o;
+  }
+  /// On adversarial suffixes: warmer candidates, drawn until nine differ. `boundary` and `stop` as above.
+  static rain_options reference_adv() {
+    rain_options o;
+    o.sets_end = false;
+    o.candidate_temperature = 2;
+    o.draws = 19;
+    o.min_visits = 5;
+    return o;
+  }
+  /// On TruthfulQA: rollouts go to the end of the answer; set `shown` to the last full stop.
+  static rain_options reference_truth() {
+    rain_options o;
+    o.sets_end = false;
+    o.boundary = nowhere{};
+    o.max_rollout_tokens = 2048;
+    o.min_visits = 16;
+    return o;
+  }
+
+  void require(const char* op) const {
+    tree.require(op);
+    sequences.require(op);
+    limits.require(op);
+    if (set_lengths.empty()) fail(message(op) << "option `set_lengths` is empty: a length is needed. Nothing was written.");
+    for (const index_t n : set_lengths) require_option(op, "set_lengths", static_cast<double>(n), n >= 1, "1 or more, each");
+    for (const auto& [name, value] : {std::pair{"candidates", candidates}, {"top_k", top_k}, {"width", width}, {"rewind_commits", rewind_commits}})
+      require_option(op, name, static_cast<double>(value), value >= 1, "1 or more");
+    for (const auto& [name, value] :
+         {std::pair{"draws", draws}, {"max_rollout_tokens", max_rollout_tokens}, {"addition_tries", addition_tries}, {"remembered_scores", remembered_scores},
+          {"max_new_tokens", max_new_tokens}, {"max_rewinds", max_rewinds}})
+      require_option(op, name, static_cast<double>(value), value >= 0, "0 or positive");
+    require_option(op, "candidate_temperature", candidate_temperature, candidate_temperature > 0, "positive");
+    require_option(op, "rollout_temperature", rollout_temperature, rollout_temperature >= 0, "0 (greedy) or positive");
+    require_option(op, "max_simulations", static_cast<double>(max_simulations), max_simulations >= 1, "1 or more");
+    require_option(op, "least_simulations", static_cast<double>(least_simulations), least_simulations >= 0, "0 or positive");
+    require_option(op, "min_visits", static_cast<double>(min_visits), min_visits >= 0, "0 or positive");
+    require_option(op, "accept", accept, true, "a number");
+    require_option(op, "condemned", condemned, true, "a number");
+    require_mode(op, "acceptance", acceptance, rain_acceptance::iterations);
+    require_mode(op, "commit", commit, rain_commit_rule::sampled);
+    require_mode(op, "virtual_loss", virtual_loss, rain_virtual_loss::count);
+    require_mode(op, "fallback", fallback, rain_fallback::best_so_far);
+  }
+};
+
+/// What `rain` found.
+struct rain_result {
+  std::vector<std::int32_t> response{};  ///< that was committed; its end token is the last
+  stop_reason reason = stop_reason::none;
+  bool condemned = false;                ///< in some round the judge condemned all that the search found
+  std::vector<std::int32_t> best{};      ///< the judged continuation with the highest score, the first of equals: a whole response, or its beginning
+  double best_score = 0;                 ///< NaN: nothing was judged
+  search_counters counters{};
+
+  const char* why_it_stopped() const { return name_of(reason); }
+};
+
+/// A node as it was when it left the tree, or as it is.
+struct rain_record {
+  std::int64_t id = 0, parent = -1;  ///< -1: none
+  index_t depth = 0, round = 0;      ///< `round`: in which it left; that of the search, if it has not
+  std::vector<std::int32_t> tokens{};
+  double prior = 0, visits = 0, value = 0;
+  std::int64_t evaluations = 0;
+  bool terminal = false, committed = false;
+};
+
+/// Random numbers of a search: those of token `t` in a lane of a simulation. Lane 0 is the rollout, lane `1 + d` draw `d` of the candidates, lane
+/// `2^32 + depth` an addition below a node of that depth, lane `2^33` the commit. How leaves are batched does not enter.
+inline double rain_uniform(std::uint64_t seed, std::uint64_t round, std::uint64_t simulation, std::uint64_t lane, std::uint64_t t) {
+  const random_stream of_round{seed, 0x7261696e00000001u};
+  return random_stream{random_stream{of_round.bits(round), simulation}.bits(0), lane}.uniform(t);
+}
+
+namespace detail {
+
+/// Writes the `count` likeliest tokens of `softmax(logits / temperature)`, the first of equals first.
+inline void likeliest(std::span<const float> logits, double temperature, index_t count, std::vector<ranked_token>& best) {
+  constexpr const char* op = "rain";
+  const std::size_t k = std::min(static_cast<std::size_t>(count), logits.size());
+  best.clear();
+  best.reserve(k);
+  float least = -std::numeric_limits<float>::infinity();  // of the best, once there are k of them
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const float x = logits[i];
+    if (best.size() == k && x <= least) continue;  // most are: a comparison each
+    if (std::isnan(x)) fail(message(op) << "the logit of token " << i << " is not a number.");
+    if (best.size() == k) best.pop_back();
+    std::size_t at = best.size();
+    best.push_back({static_cast<std::int32_t>(i), static_cast<double>(x)});
+    for (; at > 0 && best[at - 1].weight < best[at].weight; --at) std::swap(best[at - 1], best[at]);
+    least = static_cast<float>(best.back().weight);
+  }
+  const double top = best.empty() ? std::numeric_limits<double>::quiet_NaN() : best[0].weight;
+  if (!(top - top == 0)) fail(message(op) << "the largest logit is " << top << ": nothing can be chosen.");
+  for (ranked_token& r : best) r.weight = std::exp((r.weight - top) / temperature);
+}
+struct chosen_token {
+  std::int32_t token;
+  double probability;
+};
+/// One of the first `k` by their weights, renormalised, with `u` in [0, 1); 0 takes the likeliest.
+inline chosen_token draw_ranked(std::span<const ranked_token> ranked, index_t k, double u) {
+  ranked = ranked.first(std::min(ranked.size(), static_cast<std::size_t>(k)));
+  double sum = 0, reached = 0;
+  for (const auto& r : ranked) sum += r.weight;
+  for (const auto& r : ranked)
+    if ((reached += r.weight) > u * sum) return {r.token, r.weight / sum};
+  return {ranked.back().token, ranked.back().weight / sum};
+}
+
+}  // namespace detail
+
+/// A search that goes on round by round: what the host wants to stream, look at or cancel. `rain` is its short form.
+///
+/// What the model, the judge, the embedder or a callback throws passes through `round()` and loses nothing: `response()` is what was committed, the
+/// tree holds whole simulations only, every sequence is given back when the object is destroyed, and `round()` may be called again.
+template <language_model M, class E, class Embedder = no_embedder>
+class rain_search {
+  static constexpr const char* op = "rain";
+
+ public:
+  static constexpr bool embeds = !std::is_same_v<Embedder, no_embedder>;  ///< public, so that the arguments give the template's
+
+  /// `prompt`: at least one token. Model, judge and embedder are the host's and outlive the search.
+  rain_search(M& model, E& judge, std::span<const std::int32_t> prompt, const rain_options& options = {})
+    requires(std::is_same_v<Embedder, no_embedder>)
+      : rain_search(model, judge, prompt, options, nullptr) {}
+  rain_search(M& model, E& judge, std::span<const std::int32_t> prompt, const rain_options& options, Embedder& embedder)
+    requires(!std::is_same_v<Embedder, no_embedder>)
+      : rain_search(model, judge, prompt, options, &embedder) {}
+
+  rain_search(const rain_search&) = delete;
+  rain_search& operator=(const rain_search&) = delete;
+
+  /// One round: simulations, then a commit (or a rewind). False: the reply has ended, and nothing was done.
+  bool round() {
+    if (reason_ != stop_reason::none) return false;
+    const detail::timed clock(meter_.used.seconds);
+    try {
+      while (!enough()) simulate();
+      return conclude();
+    } catch (const detail::limit_reached& reached) {
+      // What the round found so far is committed, if it found anything; no more is searched, so a fallback that searches on has no say.
+      const bool hopeless = is_hopeless(), found = simulations_ > 0 && evaluated_children() > 0;
+      condemned_ = condemned_ || hopeless;
+      const bool commits = found && (!hopeless || options_.fallback == rain_fallback::go_on);
+      if (commits) commit(chosen(), hopeless);
+      if (reason_ == stop_reason::none) reason_ = reached.reason;
+      return commits;
+    }
+  }
+
+  std::span<const std::int32_t> prompt() const { return prompt_; }
+  std::span<const std::int32_t> response() const { return std::span(text_).subspan(prompt_tokens_); }
+  /// `none`: it has not ended.
+  stop_reason reason() const { return reason_; }
+  const rain_tree& tree() const { return tree_; }
+  const search_counters& counters() const { return meter_.used; }
+  const rain_options& options() const { return options_; }
+  /// Bytes of the tree and of what is remembered beside it.
+  std::int64_t bytes() const { return tree_.bytes() + judging_.bytes() + record_bytes_; }
+
+  rain_result result() const {
+    return {.response = {response().begin(), response().end()}, .reason = reason_, .condemned = condemned_, .best = best_, .best_score = best_score_,
+            .counters = meter_.used};
+  }
+
+  /// The nodes of the tree, after those that left it where `keep_discarded` is set; parents come before their children.
+  std::vector<rain_record> records() const {
+    std::vector<rain_record> all = records_;
+    for (std::size_t i = 0; i < tree_.nodes().size(); ++i) all.push_back(record_of(static_cast<index_t>(i), i == 0));
+    std::ranges::stable_sort(all, {}, &rain_record::id);
+    return all;
+  }
+
+ private:
+  rain_search(M& model, E& judge, std::span<const std::int32_t> prompt, const rain_options& options, Embedder* embedder)
+      : model_(model), embedder_(embedder), options_(checked(options)), tree_(options.tree), cache_(model, options.sequences),
+        meter_(options.limits, options.cancel), prompt_(prompt.begin(), prompt.end()),
+        judging_(op, judge, meter_, prompt_, options.remembered_scores, true), text_(prompt_), prompt_tokens_(prompt.size()) {
+    static_assert(check_language_model<M>());
+    static_assert(check_evaluator<E>());
+    detail::require_prompt(op, model, prompt);
+    room_ = detail::room_for_reply(model, prompt, options.max_new_tokens);
+    if (room_ == 0) reason_ = stop_reason::length;
+  }
+  static const rain_options& checked(const rain_options& options) {
+    options.require(op);
+    return options;
+  }
+
+  // A leaf that is being evaluated. Nothing of it is in the tree before all of it is known.
+  struct visit {
+    index_t leaf = 0;
+    std::uint64_t simulation = 0;
+    std::vector<std::int32_t> text{};       ///< prompt, response, path
+    std::vector<std::int32_t> judged{};     ///< the response with the rollout
+    bool finished = false;
+    std::vector<ranked_token> support{};
+    std::vector<std::vector<std::int32_t>> sets{};  ///< candidates
+    std::vector<double> probabilities{};
+    bool greedy_first = false;              ///< the first of them is the greedy one
+    bool adds = false;                      ///< it is no leaf, but is to get one more child
+    double score = 0;
+    std::vector<double> embeddings{};       ///< `[depth, D]`
+  };
+  // A text that is being written for a visit: its rollout, or one of its candidates.
+  struct lane {
+    std::size_t visit;
+    std::uint64_t number;  ///< 0: the rollout; 1: the greedy set; 2 + d: draw d
+    std::size_t length;    ///< tokens at most
+    double probability = 1;
+  };
+
+  std::size_t set_length(index_t depth) const {
+    const auto d = static_cast<std::size_t>(depth + first_depth_);
+    return static_cast<std::size_t>(options_.set_lengths[std::min(d, options_.set_lengths.size() - 1)]);
+  }
+  index_t support_size() const { return std::max({options_.candidates, options_.top_k, static_cast<index_t>(options_.tree.most_children) + 1}); }
+
+  // Rounds.
+
+  std::int64_t round_limit() const { return std::max(options_.max_simulations - carry_, std::max<std::int64_t>(1, options_.least_simulations)); }
+  std::int64_t evaluated_children() const {
+    std::int64_t count = 0;
+    for (const index_t c : tree_.at(0).children) count += tree_.at(c).evaluations > 0;
+    return count;
+  }
+  bool enough() const {
+    if (simulations_ == 0) return false;
+    if (simulations_ >= round_limit()) return true;
+    if (tree_.at(0).children.empty()) return true;  // there is nothing to choose from
+    const rain_node& b = tree_.at(leader());
+    return options_.acceptance == rain_acceptance::child_visits ? b.evaluations > options_.min_visits && b.value > options_.accept
+                                                                : simulations_ >= options_.min_visits && b.evaluations > 0 && b.value >= options_.accept;
+  }
+  /// The child that would be committed, were it now.
+  index_t leader() const {
+    if (options_.commit == rain_commit_rule::value) return tree_.most_valued();
+    if (options_.commit != rain_commit_rule::visits) return tree_.most_visited();
+    index_t chosen = tree_.at(0).children[0];
+    for (const index_t c : tree_.at(0).children)
+      if (tree_.at(c).visits > tree_.at(chosen).visits) chosen = c;
+    return chosen;
+  }
+  index_t chosen() const {
+    if (options_.commit != rain_commit_rule::sampled) return leader();
+    double sum = 0, reached = 0;
+    for (const index_t c : tree_.at(0).children) sum += tree_.at(c).visits;
+    const double u = rain_uniform(options_.seed, round_, 0, std::uint64_t{1} << 33, 0);
+    for (const index_t c : tree_.at(0).children)
+      if ((reached += tree_.at(c).visits) > u * sum) return c;
+    return leader();
+  }
+
+  /// The judge condemns all that was found.
+  bool is_hopeless() const {
+    return evaluated_children() > 0 && std::ranges::all_of(tree_.at(0).children, [&](index_t c) {
+      return tree_.at(c).evaluations == 0 || tree_.at(c).value <= options_.condemned;
+    });
+  }
+
+  /// Ends a round that has seen enough.
+  bool conclude() {
+    if (tree_.at(0).children.empty()) {  // every set that there is was taken back before
+      if (options_.fallback == rain_fallback::rewind) return take_back();
+      reason_ = stop_reason::exhausted;
+      return false;
+    }
+    const bool hopeless = is_hopeless();
+    condemned_ = condemned_ || hopeless;
+    if (hopeless) {
+      switch (options_.fallback) {
+        case rain_fallback::go_on: break;
+        case rain_fallback::refuse: reason_ = stop_reason::refused; return false;
+        case rain_fallback::best_so_far: return end_with_best();
+        case rain_fallback::rewind: return take_back();
+      }
+    }
+    commit(chosen(), hopeless);
+    return true;
+  }
+
+  std::vector<rain_child> root_table() const {
+    std::vector<rain_child> table;
+    for (const index_t c : tree_.at(0).children) {
+      const rain_node& x = tree_.at(c);
+      table.push_back({.tokens = x.tokens, .prior = x.prior, .visits = x.visits, .value = x.value, .evaluations = x.evaluations});
+    }
+    return table;
+  }
+
+  void commit(index_t child, bool hopeless) {
+    std::optional<detail::timed> clock(std::in_place, meter_.used.tree_seconds);
+    const rain_node& x = tree_.at(child);
+    const std::vector<std::int32_t> tokens = x.tokens;
+    const bool terminal = x.terminal;
+    // The event is made before the tree changes, and told after.
+    const std::vector<rain_child> table = options_.on_commit ? root_table() : std::vector<rain_child>{};
+    std::vector<std::vector<std::int32_t>> sets;  // the table's tokens, which the commit releases
+    for (const auto& c : table) sets.emplace_back(c.tokens.begin(), c.tokens.end());
+    std::vector<rain_child> kept = table;
+    for (std::size_t c = 0; c < kept.size(); ++c) kept[c].tokens = sets[c];
+    const index_t place = static_cast<index_t>(std::ranges::find(tree_.at(0).children, child) - tree_.at(0).children.begin());
+    text_.insert(text_.end(), tokens.begin(), tokens.end());
+    stop_reason end = stop_reason::none;
+    try {
+      if (terminal) end = response_ends(response()) ? stop_reason::ended : stop_reason::length;
+      committed_.push_back(tokens.size());
+    } catch (...) {
+      text_.resize(text_.size() - tokens.size());
+      throw;
+    }
+    if (options_.keep_discarded) record_all_but(child);
+    const std::int64_t simulations = simulations_;
+    if (options_.reuse) {
+      carry_ = tree_.commit(child);
+    } else {
+      tree_ = rain_tree(options_.tree);
+      carry_ = 0;
+      first_depth_ = static_cast<index_t>(committed_.size());
+    }
+    simulations_ = 0;
+    ++round_;
+    ++meter_.used.rounds;
+    reason_ = end;
+    clock.reset();
+    if (options_.on_commit)
+      options_.on_commit({.tokens = std::span(text_).last(tokens.size()), .response = response(), .children = kept, .chosen = place,
+                          .simulations = simulations, .condemned = hopeless, .counters = meter_.used});
+  }
+
+  /// Takes back what led here, and never goes there again.
+  bool take_back() {
+    const std::size_t count = std::min(static_cast<std::size_t>(options_.rewind_commits), committed_.size());
+    if (count == 0 || rewinds_ >= options_.max_rewinds) {
+      reason_ = stop_reason::exhausted;
+      return false;
+    }
+    const std::int64_t simulations = simulations_;
+    if (options_.keep_discarded) record_all_but(-1);
+    std::size_t length = 0, first = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      length += first = committed_.back();
+      committed_.pop_back();
+    }
+    const std::size_t place = text_.size() - length;
+    std::erase_if(banned_, [&](const auto& b) { return b.place > place; });
+    banned_.push_back({place, {text_.begin() + static_cast<std::ptrdiff_t>(place), text_.begin() + static_cast<std::ptrdiff_t>(place + first)}});
+    text_.resize(place);
+    tree_ = rain_tree(options_.tree);
+    carry_ = 0;
+    first_depth_ = static_cast<index_t>(committed_.size());
+    for (rain_record& r : records_) {  // the new tree begins below what stays committed
+      r.committed = r.committed && r.depth <= first_depth_;
+      if (r.committed) root_parent_ = std::max(root_parent_, r.id);
+    }
+    simulations_ = 0;
+    ++rewinds_;
+    meter_.used.taken_back += static_cast<std::int64_t>(count);
+    ++round_;
+    ++meter_.used.rounds;
+    if (options_.on_commit)
+      options_.on_commit({.response = response(), .simulations = simulations, .condemned = true, .taken_back = static_cast<index_t>(count),
+                          .counters = meter_.used});
+    return true;
+  }
+  bool end_with_best() {
+    reason_ = stop_reason::condemned;
+    if (best_.empty()) return false;
+    text_.resize(prompt_tokens_);
+    text_.insert(text_.end(), best_.begin(), best_.end());
+    return true;
+  }
+
+  // Simulations.
+
+  bool response_ends(std::span<const std::int32_t> response) const {
+    if (options_.end_token_ends)
+      for (const std::int32_t t : response)
+        if (model_.is_end(t)) return true;
+    return options_.stop && options_.stop(response);
+  }
+  bool is_terminal(std::span<const std::int32_t> response) const { return response.size() >= room_ || response_ends(response); }
+
+  /// Selects up to `width` leaves, evaluates them together, and tells the tree.
+  void simulate() {
+    const std::int64_t left = options_.limits.simulations - meter_.used.simulations;
+    if (left <= 0) throw detail::limit_reached{stop_reason::simulations};
+    const auto most = static_cast<std::size_t>(std::min<std::int64_t>({options_.width, round_limit() - simulations_, left}));
+    std::vector<visit> visits, added;
+    undoing undo(*this);
+    const double before = meter_.used.model_seconds;
+    {
+      const detail::timed clock(meter_.used.tree_seconds);
+      typename rain_tree::pretence taken(tree_, options_.virtual_loss);
+      closed_.assign(tree_.nodes().size(), 0);
+      while (visits.size() < most && closed_[0] == 0) {
+        visit v;
+        v.simulation = static_cast<std::uint64_t>(simulations_) + visits.size();
+        v.leaf = descend(v.simulation, undo.additions, added);
+        if (visits.size() + 1 < most) {
+          taken.add(v.leaf);
+          close(v.leaf);
+        }
+        visits.push_back(std::move(v));
+      }
+    }
+    meter_.used.tree_seconds -= meter_.used.model_seconds - before;  // an addition asks the model
+    const std::size_t leaves = visits.size();
+    visits.insert(visits.end(), std::make_move_iterator(added.begin()), std::make_move_iterator(added.end()));
+    for (visit& v : visits) v.text = text_of(v.leaf);
+    write(visits);
+    const auto seen = std::span(visits).first(leaves);
+    judge(seen);
+    if constexpr (embeds)
+      for (visit& v : seen) embed(v);
+    undo.additions.clear();
+    const detail::timed clock(meter_.used.tree_seconds);
+    for (visit& v : seen) tell(v);
+    for (visit& v : std::span(visits).subspan(leaves)) add_drawn(v);
+  }
+  /// Where a simulation does not come to its end, the children that were added on its way go again.
+  struct undoing {
+    rain_search& search;
+    std::vector<std::pair<index_t, bool>> additions{};  ///< parents, and whether there is a child
+    explicit undoing(rain_search& s) : search(s) {}
+    ~undoing() {
+      for (auto it = additions.rbegin(); it != additions.rend(); ++it) {
+        if (it->second) {
+          search.tree_.undo_add(it->first);
+          --search.meter_.used.added;
+        } else {
+          search.tree_.count_failed_addition(it->first, -1);
+        }
+      }
+    }
+    undoing(const undoing&) = delete;
+    undoing& operator=(const undoing&) = delete;
+  };
+
+  std::vector<std::int32_t> text_of(index_t node) const {
+    std::vector<index_t> way;
+    for (index_t i = node; i > 0; i = tree_.at(i).parent) way.push_back(i);
+    std::vector<std::int32_t> text = text_;
+    for (auto it = way.rbegin(); it != way.rend(); ++it) text.insert(text.end(), tree_.at(*it).tokens.begin(), tree_.at(*it).tokens.end());
+    return text;
+  }
+  std::span<const std::int32_t> response_in(std::span<const std::int32_t> text) const { return text.subspan(prompt_tokens_); }
+
+  /// Alone, a child is added before the search goes on below its parent; of leaves side by side the additions are drawn with everything else.
+  index_t descend(std::uint64_t simulation, std::vector<std::pair<index_t, bool>>& additions, std::vector<visit>& later) {
+    index_t i = 0;
+    while (!tree_.at(i).children.empty()) {
+      const std::size_t length = set_length(tree_.at(i).depth);
+      if (options_.add_children && tree_.at(i).failed_additions < options_.addition_tries &&
+          tree_.wants_child(i, static_cast<std::int64_t>(length), embeds)) {
+        if (options_.width > 1) {
+          if (std::ranges::none_of(later, [i](const visit& v) { return v.leaf == i; })) later.push_back({.leaf = i, .simulation = simulation, .adds = true});
+        } else {
+          additions.reserve(additions.size() + 1);  // what is added is noted for certain
+          additions.emplace_back(i, add_child(i, simulation));
+        }
+      }
+      i = tree_.best_scored(i, [&](index_t c) { return static_cast<std::size_t>(c) >= closed_.size() || closed_[static_cast<std::size_t>(c)] == 0; });
+    }
+    return i;
+  }
+  /// The leaf is in the batch; nodes below which nothing else is left are closed as well, so that no leaf is taken twice.
+  void close(index_t leaf) {
+    closed_.resize(tree_.nodes().size());  // children may have been added
+    const auto is_closed = [&](index_t c) { return closed_[static_cast<std::size_t>(c)] != 0; };
+    for (index_t i = leaf; i >= 0; i = tree_.at(i).parent) {
+      if (!std::ranges::all_of(tree_.at(i).children, is_closed)) return;
+      closed_[static_cast<std::size_t>(i)] = 1;
+    }
+  }
+  void require_room(std::int64_t nodes, std::int64_t tokens) const {
+    if (nodes > options_.limits.nodes - static_cast<std::int64_t>(tree_.nodes().size())) throw detail::limit_reached{stop_reason::nodes};
+    constexpr std::int64_t each = sizeof(rain_node) + 2 * sizeof(index_t) + 5 * 16;
+    const std::int64_t bytes = nodes * each + tokens * 4 + static_cast<std::int64_t>(support_size() * static_cast<index_t>(sizeof(ranked_token)));
+    if (bytes > options_.limits.bytes - this->bytes()) throw detail::limit_reached{stop_reason::bytes};
+  }
+  /// One more child where the others are alike and bad: the next likeliest token, or one more draw. False: it was there already.
+  bool add_child(index_t parent, std::uint64_t simulation) {
+    visit v{.leaf = parent, .simulation = simulation, .text = text_of(parent), .adds = true};
+    write({&v, 1});
+    return add_drawn(v);
+  }
+  bool add_drawn(const visit& v) {
+    const index_t parent = v.leaf;
+    if (v.sets.empty() || has_child(parent, v.sets[0])) {
+      tree_.count_failed_addition(parent);
+      return false;
+    }
+    const auto& set = v.sets[0];
+    require_room(1, static_cast<std::int64_t>(set.size()));
+    std::vector<double> probabilities{v.probabilities[0]};
+    for (const index_t c : tree_.at(parent).children) probabilities.push_back(tree_.at(c).probability);
+    std::vector<std::int32_t> text = v.text;
+    text.insert(text.end(), set.begin(), set.end());
+    const bool terminal = is_terminal(response_in(text));
+    const index_t child = tree_.add(parent, set, probabilities);
+    if (terminal) tree_.mark_terminal(child);
+    ++meter_.used.added;
+    note_size();
+    return true;
+  }
+  bool has_child(index_t parent, std::span<const std::int32_t> set) const {
+    return std::ranges::any_of(tree_.at(parent).children, [&](index_t c) { return std::ranges::equal(tree_.at(c).tokens, set); });
+  }
+  bool is_banned(index_t parent, std::span<const std::int32_t> set) const {
+    return parent == 0 && std::ranges::any_of(banned_, [&](const auto& b) { return b.place == text_.size() && std::ranges::equal(b.set, set); });
+  }
+
+  // What the model writes: rollouts and candidate sets, all of them side by side.
+
+  void write(std::span<visit> visits) {
+    std::vector<std::size_t> open;  // visits whose leaf can go on
+    std::vector<text_request> requests;
+    for (std::size_t i = 0; i < visits.size(); ++i) {
+      visit& v = visits[i];
+      if (v.adds) continue;
+      if (tree_.at(v.leaf).terminal) {
+        v.finished = response_ends(response_in(v.text));
+        v.judged.assign(v.text.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), v.text.end());
+        continue;
+      }
+      open.push_back(i);
+      requests.push_back({.text = v.text});
+    }
+    std::vector<lane> lanes;
+    std::vector<continuation> texts;
+    std::vector<std::optional<std::int32_t>> first(open.size());  // tokens of rollouts
+    cache_.next(std::span(requests), meter_, [&](std::size_t r, std::span<const float> logits) {
+      visit& v = visits[open[r]];
+      detail::likeliest(logits, options_.candidate_temperature, support_size(), v.support);
+      if (wants_rollout(v)) first[r] = draw_rollout(v, 0, logits);
+    });
+    for (std::size_t r = 0; r < open.size(); ++r) {
+      visit& v = visits[open[r]];
+      const std::size_t left = room_ - (v.text.size() - prompt_tokens_), length = std::min(set_length(tree_.at(v.leaf).depth), left);
+      if (first[r]) {
+        lanes.push_back({.visit = open[r], .number = 0, .length = std::min(left, static_cast<std::size_t>(options_.max_rollout_tokens))});
+        texts.push_back({.tokens = v.text, .written_from = v.text.size()});
+        texts.back().tokens.push_back(*first[r]);
+      }
+      if (length == 1) {
+        one_token_sets(v);
+        continue;
+      }
+      const auto draws = static_cast<std::uint64_t>(std::min(options_.draws, options_.candidates - 1));
+      for (std::uint64_t d = 0; d <= draws; ++d) {
+        lanes.push_back({.visit = open[r], .number = 1 + d, .length = length});
+        texts.push_back(begin_lane(v, lanes.back()));
+      }
+    }
+    for (std::size_t i = 0; i < visits.size(); ++i)
+      if (visits[i].adds) begin_addition(visits[i], i, lanes, texts);
+    write_lanes(visits, lanes, texts);
+    for (std::size_t i = 0; i < lanes.size(); ++i) {
+      visit& v = visits[lanes[i].visit];
+      if (lanes[i].number == 0) v.judged.assign(texts[i].tokens.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), texts[i].tokens.end());
+      else take_set(v, lanes[i], texts[i]);
+    }
+    for (const std::size_t i : open) {
+      visit& v = visits[i];
+      if (v.judged.empty() && v.text.size() > prompt_tokens_) v.judged.assign(v.text.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), v.text.end());
+      v.finished = rollout_ends(v.judged);
+    }
+    draw_more(visits, open);
+    for (const std::size_t i : open) finish_sets(visits[i]);
+  }
+  void begin_addition(visit& v, std::size_t place, std::vector<lane>& lanes, std::vector<continuation>& texts) const {
+    const rain_node& parent = tree_.at(v.leaf);
+    const std::size_t left = room_ - (v.text.size() - prompt_tokens_), length = std::min(set_length(parent.depth), left);
+    v.support = parent.support;
+    if (length == 1) {
+      for (const ranked_token& r : v.support)
+        if (v.sets.empty() && !has_child(v.leaf, {&r.token, 1}) && !is_banned(v.leaf, {&r.token, 1})) {
+          v.sets.push_back({r.token});
+          v.probabilities.push_back(r.weight);
+        }
+      return;
+    }
+    lanes.push_back({.visit = place, .number = (std::uint64_t{1} << 32) + static_cast<std::uint64_t>(parent.depth + first_depth_), .length = length});
+    texts.push_back(begin_lane(v, lanes.back()));
+  }
+  bool wants_rollout(const visit& v) const {
+    if (!options_.rollout || options_.max_rollout_tokens == 0) return false;
+    const auto response = response_in(v.text);
+    return !(options_.boundary && options_.boundary(response)) && !rollout_ends(response);
+  }
+  /// A rollout stops at the end token, whatever a set does there.
+  bool rollout_ends(std::span<const std::int32_t> response) const {
+    return (!response.empty() && model_.is_end(response.back())) || (options_.stop && options_.stop(response));
+  }
+  std::int32_t draw_rollout(const visit& v, std::uint64_t t, std::span<const float> logits) {
+    const double u = rain_uniform(options_.seed, round_, v.simulation, 0, t);
+    return draw_token(view<const float, 1>(logits.data(), static_cast<index_t>(logits.size())), options_.rollout_temperature, 1.0, u, weights_).token;
+  }
+  detail::chosen_token draw_candidate(const visit& v, const lane& l, std::uint64_t t, std::span<const ranked_token> ranked) const {
+    if (l.number == 1) return detail::draw_ranked(ranked, options_.top_k, 0);
+    const std::uint64_t number = l.number >= (std::uint64_t{1} << 32) ? l.number : l.number - 1;
+    return detail::draw_ranked(ranked, options_.top_k, rain_uniform(options_.seed, round_, v.simulation, number, t));
+  }
+  /// The lane's text with its first token, which the leaf's logits give.
+  continuation begin_lane(const visit& v, lane& l) const {
+    const auto drawn = draw_candidate(v, l, 0, v.support);
+    l.probability *= drawn.probability;
+    continuation text{.tokens = v.text, .written_from = v.text.size()};
+    text.tokens.push_back(drawn.token);
+    return text;
+  }
+  void write_lanes(std::span<visit> visits, std::vector<lane>& lanes, std::vector<continuation>& texts) {
+    const auto over = [&](std::size_t i, std::span<const std::int32_t> text) {
+      const std::size_t written = text.size() - texts[i].written_from;
+      if (written >= lanes[i].length) return true;
+      if (lanes[i].number != 0) return options_.sets_end && model_.is_end(text.back());
+      const auto response = response_in(text);
+      return rollout_ends(response) || (options_.boundary && options_.boundary(response));
+    };
+    const auto draw = [&](std::size_t i, std::size_t t, std::span<const float> logits) {
+      const visit& v = visits[lanes[i].visit];
+      if (lanes[i].number == 0) return draw_rollout(v, t, logits);
+      detail::likeliest(logits, options_.candidate_temperature, options_.top_k, ranked_);
+      const auto drawn = draw_candidate(v, lanes[i], t, ranked_);
+      lanes[i].probability *= drawn.probability;
+      return drawn.token;
+    };
+    for (std::size_t i = 0; i < texts.size(); ++i) texts[i].at_boundary = over(i, texts[i].tokens);
+    // No more of them side by side than there are sequences beside the leaves': each keeps its own to its end.
+    const auto leaves = static_cast<std::size_t>(options_.width), budget = static_cast<std::size_t>(cache_.budget());
+    const std::size_t together = budget > leaves + 1 ? budget - leaves : std::max<std::size_t>(1, budget / 2);
+    for (std::size_t first = 0; first < texts.size(); first += together) {
+      const auto some = std::span(texts).subspan(first, std::min(together, texts.size() - first));
+      while (std::ranges::any_of(some, [](const continuation& c) { return !c.complete(); })) {
+        continue_texts(
+            cache_, meter_, some, [&](std::size_t i, std::size_t t, std::span<const float> logits) { return draw(first + i, t, logits); },
+            [&](std::size_t i, std::span<const std::int32_t> text) { return over(first + i, text); });
+        for (continuation& c : some) c.ended = false;  // an end token ends what `over` says that it ends
+      }
+    }
+  }
+  void one_token_sets(visit& v) const {
+    for (const ranked_token& r : v.support) {
+      if (static_cast<index_t>(v.sets.size()) == options_.candidates) break;
+      if (is_banned(v.leaf, {&r.token, 1}) || !(r.weight > 0)) continue;
+      v.sets.push_back({r.token});
+      v.probabilities.push_back(r.weight);
+    }
+  }
+  void take_set(visit& v, const lane& l, const continuation& text) const {
+    if (static_cast<index_t>(v.sets.size()) >= options_.candidates) return;
+    std::vector<std::int32_t> set(text.tokens.begin() + static_cast<std::ptrdiff_t>(v.text.size()), text.tokens.end());
+    if (is_banned(v.leaf, set) || std::ranges::find(v.sets, set) != v.sets.end()) return;
+    v.greedy_first = v.greedy_first || l.number == 1;
+    v.sets.push_back(std::move(set));
+    v.probabilities.push_back(l.probability);
+  }
+  /// Further draws where the first gave too few different sets.
+  void draw_more(std::span<visit> visits, const std::vector<std::size_t>& open) {
+    const index_t first = std::min(options_.draws, options_.candidates - 1);
+    for (index_t next = first; next < options_.draws;) {
+      std::vector<lane> lanes;
+      std::vector<continuation> texts;
+      index_t most = 0;
+      for (const std::size_t i : open) {
+        visit& v = visits[i];
+        const std::size_t left = room_ - (v.text.size() - prompt_tokens_), length = std::min(set_length(tree_.at(v.leaf).depth), left);
+        const index_t missing = std::min(options_.candidates - static_cast<index_t>(v.sets.size()), options_.draws - next);
+        if (length == 1) continue;
+        most = std::max(most, missing);
+      }
+      if (most == 0) return;
+      for (const std::size_t i : open) {
+        visit& v = visits[i];
+        const std::size_t left = room_ - (v.text.size() - prompt_tokens_), length = std::min(set_length(tree_.at(v.leaf).depth), left);
+        if (length == 1 || static_cast<index_t>(v.sets.size()) >= options_.candidates) continue;
+        for (index_t d = next; d < next + most; ++d) {
+          lanes.push_back({.visit = i, .number = 2 + static_cast<std::uint64_t>(d), .length = length});
+          texts.push_back(begin_lane(v, lanes.back()));
+        }
+      }
+      write_lanes(visits, lanes, texts);
+      for (std::size_t i = 0; i < lanes.size(); ++i) take_set(visits[lanes[i].visit], lanes[i], texts[i]);
+      next += most;
+    }
+  }
+  /// The greedy set, the first, is given a probability that puts it first whatever the draws are.
+  void finish_sets(visit& v) const {
+    if (v.sets.size() < 2 || !v.greedy_first) return;
+    auto& p = v.probabilities;
+    double sum = 0, least = p[1], greatest = p[1];
+    for (std::size_t c = 1; c < p.size(); ++c) sum += p[c], least = std::min(least, p[c]), greatest = std::max(greatest, p[c]);
+    p[0] = std::max(std::min(p[0], sum), greatest + least);
+  }
+
+  // What the judge and the embedder say.
+
+  std::span<const std::int32_t> shown(const visit& v) const {
+    const std::span<const std::int32_t> response(v.judged);
+    if (!options_.shown) return response;
+    const std::size_t n = options_.shown(response);
+    if (n > response.size()) fail(message(op) << "`shown` asks for " << n << " tokens of a response of " << response.size() << ".");
+    return response.first(n);
+  }
+  void judge(std::span<visit> visits) {
+    std::vector<typename detail::judging<E>::text> texts;
+    for (const visit& v : visits) texts.push_back({.response = shown(v), .finished = v.finished});
+    if (options_.remembered_scores > 0 && options_.limits.bytes < search_limits::none) {  // what is remembered of them
+      std::int64_t tokens = 0;
+      for (const auto& t : texts) tokens += static_cast<std::int64_t>(t.response.size()) + 48;
+      require_room(0, tokens);
+    }
+    std::vector<double> scores;
+    judging_(std::span<const typename detail::judging<E>::text>(texts), scores, [&](std::size_t i) {
+      return "a response of " + std::to_string(texts[i].response.size()) + " tokens";
+    });
+    for (std::size_t i = 0; i < visits.size(); ++i) visits[i].score = scores[i];
+  }
+
+  /// Of each node of the way, leaf first: its own tokens and all that follows, to the end of what was judged; unit vectors.
+  void embed(visit& v) {
+    const detail::timed clock(meter_.used.embed_seconds);
+    const auto dimension = static_cast<std::size_t>(embedder_->dimension());
+    if (dimension == 0) fail(message(op) << "the embedder says that its vectors have no dimension.");
+    if (dimension_ != 0 && dimension != dimension_)
+      fail(message(op) << "the embedder says that its vectors have " << dimension << " numbers, but before it was " << dimension_ << ".");
+    dimension_ = dimension;
+    std::vector<float> out(dimension);
+    std::size_t from = v.text.size() - prompt_tokens_;
+    for (index_t i = v.leaf; i > 0; i = tree_.at(i).parent) {
+      from -= tree_.at(i).tokens.size();
+      std::ranges::fill(out, 0.0f);
+      (*embedder_)(std::span<const std::int32_t>(v.judged).subspan(from), std::span<float>(out));
+      ++meter_.used.embeddings;
+      double squares = 0;
+      for (const float x : out) squares += static_cast<double>(x) * static_cast<double>(x);
+      if (!(squares > 0 && squares <= std::numeric_limits<double>::max()))
+        fail(message(op) << "the embedding of a text of " << v.judged.size() - from << " tokens has norm " << std::sqrt(squares)
+                         << ", but it has to be finite and not 0.");
+      for (const float x : out) v.embeddings.push_back(static_cast<double>(x) / std::sqrt(squares));
+    }
+  }
+
+  /// The simulation enters the tree.
+  void tell(visit& v) {
+    const bool expands = !tree_.at(v.leaf).terminal && tree_.at(v.leaf).children.empty() && !v.sets.empty();
+    std::vector<std::uint8_t> terminal;
+    if (expands) {
+      std::int64_t tokens = 0;
+      std::vector<std::int32_t> text = v.text;
+      for (const auto& set : v.sets) {
+        tokens += static_cast<std::int64_t>(set.size());
+        text.resize(v.text.size());
+        text.insert(text.end(), set.begin(), set.end());
+        terminal.push_back(is_terminal(response_in(text)));
+      }
+      require_room(static_cast<std::int64_t>(v.sets.size()), tokens + 2 * static_cast<std::int64_t>(v.embeddings.size()));
+    } else if (embeds && tree_.at(v.leaf).evaluations == 0) {
+      require_room(0, 2 * static_cast<std::int64_t>(v.embeddings.size()) + 4);  // its embedding
+    }
+    const auto depth = tree_depth(v.leaf);
+    const index_t width = depth == 0 ? 0 : static_cast<index_t>(v.embeddings.size()) / depth;
+    if (expands) {
+      const index_t child = tree_.expand(v.leaf, v.sets, v.probabilities);
+      for (std::size_t c = 0; c < terminal.size(); ++c)
+        if (terminal[c]) tree_.mark_terminal(child + static_cast<index_t>(c));
+      if (options_.add_children) tree_.remember_support(v.leaf, std::move(v.support));
+    }
+    tree_.backup(v.leaf, v.score, embeds ? view<const double, 2>(v.embeddings.data(), depth, width) : view<const double, 2>());
+    if (!(best_score_ >= v.score)) {
+      best_ = v.judged;
+      best_score_ = v.score;
+    }
+    ++simulations_;
+    ++meter_.used.simulations;
+    meter_.used.most_depth = std::max(meter_.used.most_depth, static_cast<std::int64_t>(committed_.size()) + depth);
+    note_size();
+  }
+  index_t tree_depth(index_t node) const {
+    index_t depth = 0;
+    for (index_t i = node; i > 0; i = tree_.at(i).parent) ++depth;
+    return depth;
+  }
+  void note_size() {
+    meter_.used.most_nodes = std::max(meter_.used.most_nodes, static_cast<std::int64_t>(tree_.nodes().size()));
+    meter_.used.most_bytes = std::max(meter_.used.most_bytes, bytes());
+  }
+
+  // What is kept for people.
+
+  rain_record record_of(index_t i, bool committed) const {
+    const rain_node& x = tree_.at(i);
+    return {.id = x.id + first_id_, .parent = x.parent < 0 ? root_parent_ : tree_.at(x.parent).id + first_id_, .depth = x.depth + first_depth_, .round = static_cast<index_t>(round_),
+            .tokens = x.tokens, .prior = x.prior, .visits = x.visits, .value = x.value, .evaluations = x.evaluations, .terminal = x.terminal,
+            .committed = committed};
+  }
+  /// Keeps the nodes that the commit of `child` releases; -1: all.
+  void record_all_but(index_t child) {
+    const std::size_t count = tree_.nodes().size();
+    std::vector<std::uint8_t> stays(count, 0);
+    std::vector<rain_record> more;
+    std::int64_t bytes = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const rain_node& x = tree_.nodes()[i];
+      const bool top = static_cast<index_t>(i) == child;
+      stays[i] = top || (x.parent >= 0 && stays[static_cast<std::size_t>(x.parent)]);
+      if (stays[i] && options_.reuse) continue;
+      more.push_back(record_of(static_cast<index_t>(i), child >= 0 && (i == 0 || top)));
+      bytes += static_cast<std::int64_t>(sizeof(rain_record) + 4 * x.tokens.size() + 16);
+    }
+    const std::int64_t parent = child < 0 ? -1 : tree_.at(child).id + first_id_;
+    records_.insert(records_.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+    record_bytes_ += bytes;
+    if (child >= 0 && options_.reuse) {
+      root_parent_ = tree_.at(0).id + first_id_;
+    } else {  // the next tree is another, below what was committed
+      first_id_ += tree_.next_id();
+      root_parent_ = parent;
+    }
+  }
+
+  struct banned_set {
+    std::size_t place;  ///< tokens before it
+    std::vector<std::int32_t> set;
+  };
+
+  M& model_;
+  [[maybe_unused]] Embedder* embedder_;
+  rain_options options_;
+  rain_tree tree_;
+  prefix_cache<M> cache_;
+  detail::meter meter_;
+  std::vector<std::int32_t> prompt_;
+  detail::judging<E> judging_;
+  std::vector<std::int32_t> text_;  ///< prompt and what is committed
+  std::size_t prompt_tokens_, room_ = 0;
+  std::vector<std::size_t> committed_{};  ///< lengths of the sets
+  std::vector<banned_set> banned_{};
+  std::int64_t carry_ = 0, simulations_ = 0;  ///< of this round
+  index_t first_depth_ = 0, rewinds_ = 0;     ///< depth of the tree's first root
+  std::uint64_t round_ = 0;
+  stop_reason reason_ = stop_reason::none;
+  bool condemned_ = false;
+  std::vector<std::int32_t> best_{};
+  double best_score_ = std::numeric_limits<double>::quiet_NaN();
+  std::vector<rain_record> records_{};
+  std::int64_t record_bytes_ = 0, first_id_ = 0, root_parent_ = -1;
+  std::vector<double> weights_{};        // kept between calls
+  std::vector<ranked_token> ranked_{};
+  std::size_t dimension_ = 0;  ///< of embeddings; 0: not known
+  std::vector<std::uint8_t> closed_{};  ///< nodes that the batch takes no more leaves from
+};
+
+/// Searches a reply to `prompt` that `judge` likes, with a model whose weights stay as they are. Ends with the reply, or with what it has where a limit is
+/// reached: `rain_result::reason` says which. What throws passes through; use `rain_search` to keep what was committed before.
+template <language_model M, class E>
+rain_result rain(M& model, E& judge, std::span<const std::int32_t> prompt, const rain_options& options = {}) {
+  rain_search<M, E> search(model, judge, prompt, options);
+  while (search.round()) {
+  }
+  return search.result();
+}
+/// With an embedder: similar siblings share what is learned of one of them.
+template <language_model M, class E, embedder Embedder>
+rain_result rain(M& model, E& judge, std::span<const std::int32_t> prompt, const rain_options& options, Embedder& embedder) {
+  rain_search<M, E, Embedder> search(model, judge, prompt, options, embedder);
+  while (search.round()) {
+  }
+  return search.result();
+}
+
+PLUMB_NAMESPACE_END

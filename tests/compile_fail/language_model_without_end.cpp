@@ -1,0 +1,21 @@
+// A model that does not say where texts end.
+// expect-error: plumb: this language model has no is_end(token): see docs/models.md, "is_end"
+#include <plumb/testing/language_model_archetypes.hpp>
+
+using namespace plumb;
+using namespace plumb::testing;
+
+struct my_model : minimal_model {
+  using sequence = minimal_sequence;
+  index_t vocab_size() const;
+#if !defined(PLUMB_EXPECT_FAILURE)
+  bool is_end(std::int32_t token) const;
+#endif
+  sequence open();
+  sequence fork(const sequence& s);
+  void append(sequence& s, std::span<const std::int32_t> tokens);
+  std::span<const float> logits(const sequence& s);
+  std::size_t size(const sequence& s) const;
+};
+
+static_assert(check_language_model<my_model>());

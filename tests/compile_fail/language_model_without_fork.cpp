@@ -1,0 +1,21 @@
+// An engine that cannot copy a sequence.
+// expect-error: plumb: this language model has no fork(sequence) that gives another: see docs/models.md, "fork"
+#include <plumb/testing/language_model_archetypes.hpp>
+
+using namespace plumb;
+using namespace plumb::testing;
+
+struct my_model : minimal_model {
+  using sequence = minimal_sequence;
+  index_t vocab_size() const;
+  bool is_end(std::int32_t token) const;
+  sequence open();
+#if !defined(PLUMB_EXPECT_FAILURE)
+  sequence fork(const sequence& s);
+#endif
+  void append(sequence& s, std::span<const std::int32_t> tokens);
+  std::span<const float> logits(const sequence& s);
+  std::size_t size(const sequence& s) const;
+};
+
+static_assert(check_language_model<my_model>());

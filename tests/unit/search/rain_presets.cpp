@@ -1,0 +1,170 @@
+// RAIN at width 1 against the same algorithm written a second time, plainly: what is committed and every number of the tree, to the bit.
+#include "support/catch.hpp"
+#include "support/sequential_rain.hpp"
+
+#include <sstream>
+
+using namespace plumb;
+using namespace plumb_test;
+
+namespace {
+
+/// One world, searched by both.
+struct both {
+  toy_world world{};
+  std::function<double(const candidate&)> score{};
+  bool embeds = true;
+  token_list prompt{1, 2, 3};
+
+  void agree(const rain_options& o) const {
+    plain_toy model(world);
+    toy_judge judge{score};
+    toy_embedder embedder{.seed = world.seed};
+    rain_world w{.logits = [this](token_span text) { return world.logits(text); }, .score = score};
+    toy_embedder other = embedder;
+    if (embeds)
+      w.embedding = [&](token_span text) {
+        std::vector<float> out(other.dimension());
+        other(text, out);
+        return out;
+      };
+    const sequential_result want = sequential_rain(w, prompt, o).run();
+    const recorded_search is = embeds ? recorded_rain(model, judge, prompt, o, embedder) : recorded_rain(model, judge, prompt, o);
+    const search_counters& n = is.result.counters;
+    CHECK(is.result.response == want.response);
+    REQUIRE(is.commits.size() == want.commits.size());
+    for (std::size_t i = 0; i < want.commits.size(); ++i)
+      if (!(is.commits[i] == want.commits[i])) {
+        std::ostringstream how;
+        how.precision(17);
+        const auto numbers = [&](const char* what, const sequential_commit& x) {
+          how << what << " child " << x.chosen << " after " << x.simulations << " simulations\n";
+          for (const auto& c : x.table) how << "  n " << c.n << ", q " << c.q << ", p " << c.p << ", evaluations " << c.fn << "\n";
+        };
+        numbers("library:", is.commits[i]);
+        numbers("oracle:", want.commits[i]);
+        FAIL_CHECK("commit " << i << " differs\n" << how.str());
+        break;
+      }
+    CHECK(n.simulations == want.simulations);
+    CHECK(n.judgements == want.judged);
+    CHECK(n.judged_before == want.remembered);
+    CHECK(n.embeddings == want.embedded);
+    CHECK(n.added == want.added);
+    CHECK(n.rounds == static_cast<std::int64_t>(want.commits.size()));
+    CHECK(model.witness->live == 0);
+    CHECK(model.witness->broken.empty());
+    added += want.added;
+    commits += static_cast<std::int64_t>(want.commits.size());
+    ++worlds;
+  }
+  // What the worlds of a test had in them, so that none of it is missing.
+  static inline std::int64_t added = 0, commits = 0, worlds = 0;
+};
+
+/// Any options at all, but limits, fallbacks and width.
+rain_options random_options(std::uint64_t seed) {
+  const random_stream r{seed, 77};
+  std::uint64_t n = 0;
+  const auto below = [&](std::uint64_t k) { return static_cast<index_t>(r.below(k, n++)); };
+  const auto one_of = [&](auto first, auto... rest) {
+    const decltype(first) all[] = {first, rest...};
+    return all[static_cast<std::size_t>(below(1 + sizeof...(rest)))];
+  };
+  rain_options o;
+  o.seed = seed;
+  using lengths = std::vector<index_t>;
+  o.set_lengths = one_of(lengths{1, 2, 4, 10}, lengths{1, 2}, lengths{1}, lengths{2, 1}, lengths{3});
+  o.candidates = one_of(1, 2, 3, 10);
+  o.top_k = one_of(1, 2, 5, 15);
+  o.draws = below(20);
+  o.candidate_temperature = one_of(0.5, 1.0, 2.0);
+  o.sets_end = below(2) == 0;
+  o.rollout = below(4) > 0;
+  o.rollout_temperature = one_of(0.0, 0.7, 1.0);
+  o.max_rollout_tokens = one_of(0, 1, 4, 64);
+  if (below(3) > 0) o.boundary = after_token{{3, 4}};
+  if (below(4) == 0) o.shown = [](token_span response) { return response.size() - response.size() / 3; };
+  o.tree = {.exploration = one_of(0.0, 1.0, 2.0),
+            .scale = one_of(rain_scale::raw, rain_scale::unit),
+            .first_play = one_of(rain_first_play::worst, rain_first_play::neutral, rain_first_play::parent),
+            .count = one_of(rain_count::siblings, rain_count::parent),
+            .backup = one_of(rain_backup::mean, rain_backup::mean, rain_backup::min, rain_backup::max, rain_backup::last),
+            .similarity_threshold = one_of(0.5, 0.95),
+            .similarity_weight = one_of(0.0, 0.2, 1.0),
+            .root_mix = one_of(0.0, 0.25, 1.0),
+            .variance_threshold = one_of(0.03, 10.0, 10.0),
+            .value_threshold = one_of(0.0, 0.5),
+            .most_children = one_of(3, 20)};
+  o.add_children = below(4) > 0;
+  o.addition_tries = one_of(1, 4);
+  o.reuse = below(3) > 0;
+  o.max_simulations = one_of(1, 7, 30);
+  o.least_simulations = one_of(0, 1, 9);
+  o.acceptance = one_of(rain_acceptance::child_visits, rain_acceptance::iterations);
+  o.min_visits = one_of(0, 2, 6);
+  o.accept = one_of(-1.0, 0.3, 0.8);
+  o.commit = one_of(rain_commit_rule::visits, rain_commit_rule::visits_then_value, rain_commit_rule::value, rain_commit_rule::sampled);
+  o.remembered_scores = one_of(0, 4096);
+  o.max_new_tokens = one_of(0, 1, 5, 12, 12);
+  o.end_token_ends = below(3) > 0;
+  if (below(4) == 0) o.stop = after_token{{5}};
+  return o;
+}
+
+}  // namespace
+
+TEST_CASE("rain: every preset is the sequential algorithm") {
+  both::added = 0;
+  for (const auto& [name, preset] : {std::pair{"default", rain_options{}},
+                                     {"paper", rain_options::paper()},
+                                     {"reference_hh", rain_options::reference_hh()},
+                                     {"reference_adv", rain_options::reference_adv()},
+                                     {"reference_truth", rain_options::reference_truth()}})
+    for (const std::uint64_t seed : {1u, 2u, 3u}) {
+      INFO(name << ", seed " << seed);
+      rain_options o = preset;
+      o.seed = seed;
+      o.max_new_tokens = 30;
+      if (!o.boundary) o.boundary = after_token{{3, 4}};
+      both{.world = {.seed = seed}, .score = hashed_score(seed)}.agree(o);
+      both{.world = {.seed = seed, .end_logit = -9}, .score = spoilt_by_multiples_of(5)}.agree(o);
+    }
+  CHECK(both::added > 0);
+}
+
+TEST_CASE("rain: any options are the sequential algorithm") {
+  both::added = both::commits = both::worlds = 0;
+  for (std::uint64_t seed = 1; seed <= 240; ++seed) {
+    INFO("seed " << seed);
+    const random_stream r{seed, 78};
+    const toy_world world{.seed = seed,
+                          .vocab = r.below(10, 0) == 0 ? 2 : 12,
+                          .memory = 1 + r.below(4, 1),
+                          .end_logit = r.below(2, 2) == 0 ? -1.0 : -6.0,
+                          .step = r.below(2, 3) == 0 ? 0.0 : 1.0};
+    const token_list prompt = world.vocab == 2 ? token_list{1, 0} : token_list{1, 2, 3};
+    const int levels = r.below(3, 6) == 0 ? 0 : 3;
+    const auto score = r.below(4, 4) == 0 ? spoilt_by_multiples_of(4) : r.below(4, 5) == 0 ? always(-0.5) : hashed_score(seed, levels);
+    both{.world = world, .score = score, .embeds = r.below(3, 7) > 0, .prompt = prompt}.agree(random_options(seed));
+  }
+  CHECK(both::worlds == 240);
+  CHECK(both::commits > 600);
+  CHECK(both::added > 100);
+}
+
+TEST_CASE("rain: children that are added, one token and several") {
+  for (const index_t length : {1, 2, 3})
+    for (const bool embeds : {false, true}) {
+      both::added = 0;
+      rain_options o;
+      o.set_lengths = {length};
+      o.candidates = 3;
+      o.draws = 2;
+      o.boundary = after_token{{3, 4}};
+      o.tree.variance_threshold = 10;
+      o.max_new_tokens = 9;
+      both{.world = {.seed = 3, .end_logit = -9}, .score = always(-0.5), .embeds = embeds}.agree(o);
+      CHECK(both::added > 0);
+    }
+}
