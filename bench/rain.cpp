@@ -78,6 +78,7 @@ struct searching {
       const auto c = plumb::rain(lm, judge, prompt, options, embedder).counters;
       all.tokens += c.tokens, all.calls += c.calls, all.simulations += c.simulations;
       all.seconds += c.seconds, all.model_seconds += c.model_seconds, all.judge_seconds += c.judge_seconds, all.embed_seconds += c.embed_seconds;
+      all.tree_seconds += c.tree_seconds;
     }
     return all;
   }
@@ -130,7 +131,9 @@ void show(benchmark::State& state, const plumb::search_counters& c, std::size_t 
   each("calls", c.calls);
   each("tokens", c.tokens);
   each("simulations", c.simulations);
-  state.counters["search, %"] = 100 * (1 - (c.model_seconds + c.judge_seconds + c.embed_seconds) / c.seconds);
+  const double told_apart = c.model_seconds + c.judge_seconds + c.embed_seconds + c.tree_seconds;
+  state.counters["tree, %"] = 100 * c.tree_seconds / c.seconds;  // selection, expansion, backup, similarity
+  state.counters["drawing and texts, %"] = 100 * (1 - told_apart / c.seconds);
 }
 
 constexpr std::size_t replies = 4;
