@@ -5,7 +5,8 @@
 // The model has the lab's default shape and was trained for 200 steps on the lab's texts: enough for sentences, so that a text has likely and
 // unlikely ways to go on. No token ends a reply: all have one length. Candidates and rollouts are drawn at temperature 1, and at 2, as RAIN's
 // authors draw candidates against adversarial prompts; otherwise the options are RAIN's defaults. The judge is a rule, the embedder the mean of the
-// model's own token vectors; both are fast, so that the search's share is not flattered. That share includes the drawing of tokens.
+// model's own token vectors; both are fast, so that the search's share of the time ("tree": selection, expansion, backup, similarity) is not
+// flattered.
 
 #include "support/lab.hpp"
 #include "support/rows.hpp"

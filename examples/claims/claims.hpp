@@ -18,6 +18,8 @@ struct wrong_flag : std::invalid_argument {
 
 extern const char* const drpo_usage;
 void run_drpo(int count, char** words);
+extern const char* const rain_usage;
+void run_rain(int count, char** words);
 extern const char* const steerlm_usage;
 void run_steerlm(int count, char** words);
 

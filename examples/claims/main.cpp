@@ -1,4 +1,4 @@
-// What two papers claim, tried at the size where it can be shown, and where it cannot: `./dev demo drpo`, `./dev demo steerlm`.
+// What papers claim, tried at the size where it can be shown, and where it cannot: `./dev demo drpo`, `./dev demo rain`, `./dev demo steerlm`.
 
 #include "claims.hpp"
 
@@ -14,6 +14,7 @@ int main(int count, char** words) {
     void (*run)(int, char**);
   } programs[] = {
     {"drpo", claims::drpo_usage, claims::run_drpo},
+    {"rain", claims::rain_usage, claims::run_rain},
 #if CLAIMS_HAS_STEERLM
     {"steerlm", claims::steerlm_usage, claims::run_steerlm},
 #endif

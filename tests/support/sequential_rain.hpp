@@ -250,7 +250,8 @@ class sequential_rain {
     const std::size_t length = length_below(x, response);
     std::vector<set_of_tokens> sets;
     if (length == 1) {
-      for (const weighed& w : likeliest(response, o_.candidate_temperature, o_.candidates)) sets.push_back({{w.token}, w.weight});
+      for (const weighed& w : likeliest(response, o_.candidate_temperature, o_.candidates))
+        if (w.weight > 0) sets.push_back({{w.token}, w.weight});
     } else {
       sets.push_back(greedy(response, length));
       for (std::int64_t d = 0; d < o_.draws && static_cast<plumb::index_t>(sets.size()) < o_.candidates; ++d) {
@@ -300,6 +301,7 @@ class sequential_rain {
     if (length == 1) {
       const auto all = likeliest(response, o_.candidate_temperature, static_cast<plumb::index_t>(x.children.size()) + 1);
       if (all.size() == x.children.size()) return;  // the model has no more tokens
+      if (!(all.back().weight > 0)) return;  // nor others that can follow
       set = {{all.back().token}, all.back().weight};
     } else {
       if (x.in_vain >= o_.addition_tries) return;

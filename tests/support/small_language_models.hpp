@@ -1,6 +1,8 @@
 #pragma once
-// Toy language models, judges and embedders for tests of search: functions of a few tokens and a seed, with a witness that counts what is alive,
-// watches that the laws of the concept are kept, and makes the k-th call fail.
+// Toy language models, judges, embedders and tokenizers for tests of search: functions of a few tokens and a seed, with a witness that counts what is
+// alive, watches that the laws of the concept are kept, and makes the k-th call fail.
+
+#include "support/catch.hpp"
 
 #include <plumb/core/random.hpp>
 #include <plumb/model/language_model.hpp>
@@ -9,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <memory>
 #include <set>
@@ -21,6 +24,13 @@ namespace plumb_test {
 
 using token_list = std::vector<std::int32_t>;
 using token_span = std::span<const std::int32_t>;
+
+/// One text after the other.
+inline token_list joined(std::initializer_list<token_span> texts) {
+  token_list all;
+  for (const token_span t : texts) all.insert(all.end(), t.begin(), t.end());
+  return all;
+}
 
 /// A number of a text: every token and its place count.
 inline std::uint64_t text_hash(std::uint64_t seed, token_span text) {
@@ -38,6 +48,7 @@ struct toy_world {
   std::size_t memory = 2;    ///< tokens that the next one depends on
   double spread = 3;         ///< of the logits
   double end_logit = -1;     ///< added to token 0's
+  double impossible = 0;     ///< share of the tokens but the likeliest that cannot follow a text
   double step = 0;           ///< logits are multiples of it, so that some are equal; 0: all differ
   std::function<std::vector<double>(token_span)> chances{};  ///< instead: what each token's chance is proportional to
 
@@ -55,6 +66,9 @@ struct toy_world {
       if (step > 0) x = std::round(x / step) * step;
       out[v] = static_cast<float>(x);
     }
+    const float top = *std::max_element(out.begin(), out.end());
+    for (std::size_t v = 0; v < out.size(); ++v)
+      if (impossible > 0 && out[v] < top && r.uniform(1000 + v) < impossible) out[v] = -std::numeric_limits<float>::infinity();
   }
   std::vector<float> logits(token_span text) const {
     std::vector<float> out;
@@ -256,6 +270,41 @@ static_assert(plumb::check_language_model<plain_toy>() && !plumb::rewindable_mod
 static_assert(plumb::rewindable_model<rewindable_toy> && plumb::batched_model<batched_toy> && !plumb::bounded_model<batched_toy>);
 static_assert(plumb::rewindable_model<complete_toy> && plumb::batched_model<complete_toy> && plumb::bounded_model<complete_toy>);
 
+/// No law was broken, and nothing is left of what was opened.
+template <toy_skills Skills>
+void check_left_clean(const toy_model<Skills>& m) {
+  CHECK(m.witness->broken == std::vector<std::string>{});
+  CHECK(m.witness->live == 0);
+  CHECK(m.witness->cells == 0);
+}
+/// `f(model)` for the least and the most that a model can do; nothing may be left.
+template <class F>
+void least_and_most(const toy_world& w, const F& f) {
+  const auto with = [&](auto&& m) {
+    f(m);
+    check_left_clean(m);
+  };
+  with(plain_toy(w));
+  with(complete_toy(w));
+}
+/// How many calls of `fuse` there are in `f()`: each fails in its turn, and no sequence of the model is left after it; then `f()` comes through.
+template <toy_skills Skills, class F>
+std::int64_t each_failure(const toy_model<Skills>& m, toy_fuse& fuse, const F& f) {
+  for (std::int64_t k = 1;; ++k) {
+    bool failed = false;
+    fuse = {.fail_at = k};
+    try {
+      f();
+    } catch (const toy_failure&) {
+      failed = true;
+    }
+    fuse = {};
+    INFO("call " << k);
+    CHECK(m.witness->live == 0);
+    if (!failed) return k - 1;
+  }
+}
+
 /// Judges by a function of the text; may fail, or say something odd, at its k-th call.
 struct toy_judge {
   std::function<double(const plumb::candidate&)> says;
@@ -290,6 +339,14 @@ struct batched_toy_judge {
 static_assert(plumb::evaluator<toy_judge> && !plumb::metered_evaluator<toy_judge> && plumb::metered_evaluator<metered_toy_judge>);
 static_assert(plumb::batched_evaluator<batched_toy_judge> && !plumb::evaluator<batched_toy_judge>);
 
+/// Of many texts in a call, with room for just as many scores.
+template <class E>
+std::vector<double> scores_of(E&& judge, std::span<const plumb::candidate> texts) {
+  std::vector<double> y(texts.size(), -7);
+  judge.score_many(texts, y);
+  return y;
+}
+
 /// Scores in `levels` steps from -1 to 1, any of them with the same chance; 0: all numbers in between.
 inline std::function<double(const plumb::candidate&)> hashed_score(std::uint64_t seed, int levels = 3) {
   return [=](const plumb::candidate& c) {
@@ -307,6 +364,10 @@ inline std::function<double(const plumb::candidate&)> spoilt_by_multiples_of(std
 }
 inline std::function<double(const plumb::candidate&)> always(double score) {
   return [=](const plumb::candidate&) { return score; };
+}
+/// Nothing is right that is longer than it may be for good: a search commits, finds out, and goes back.
+inline std::function<double(const plumb::candidate&)> dead_ends(std::size_t longest) {
+  return [=](const plumb::candidate& c) { return c.response.size() > longest || (!c.response.empty() && c.response.back() == 0) ? -1.0 : 1.0; };
 }
 
 /// The mean of its tokens' random vectors, of length 1: texts of the same tokens are alike. May fail, or give nothing but 0, at its k-th call.
@@ -330,5 +391,21 @@ struct toy_embedder {
   }
 };
 static_assert(plumb::embedder<toy_embedder>);
+
+/// Tokens are the pieces with these numbers, which are only put together; without pieces they are bytes.
+struct toy_tokenizer {
+  std::vector<std::string> pieces{};
+
+  token_list encode(const std::string& text) const {
+    if (!pieces.empty()) throw std::logic_error("toy: texts cannot be cut into pieces");
+    return {text.begin(), text.end()};
+  }
+  std::string decode(token_span tokens) const {
+    std::string text;
+    for (const std::int32_t t : tokens) text += pieces.empty() ? std::string(1, static_cast<char>(t)) : pieces.at(static_cast<std::size_t>(t));
+    return text;
+  }
+};
+static_assert(plumb::tokenizer<toy_tokenizer>);
 
 }  // namespace plumb_test

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,8 +23,8 @@ using sequence_of = typename M::sequence;
 /// - `m.open()`: a sequence without tokens;
 /// - `m.fork(s)`: another sequence of the same tokens, what it shares with `s` shared if the engine can; changing one does not change the other;
 /// - `m.append(s, tokens)`: at least one token is read;
-/// - `m.logits(s)`: `[vocab_size()]`, of the token that follows; asked for after `append` (or `append_many`) of `s`, before any other call but
-///   `logits`;
+/// - `m.logits(s)`: `[vocab_size()]`, of the token that follows; asked for after `append` (or `append_many`) of `s`, before any call that changes a
+///   sequence;
 /// - `m.size(s)`: tokens that were read; `m.vocab_size()`; `m.is_end(token)`: whether a text ends with that token.
 ///
 /// Laws: logits are a function of the tokens alone, up to rounding where another split of the calls rounds differently, and to the bit for the same
@@ -91,13 +92,17 @@ template <class E>
 concept batched_evaluator = requires(E& e, std::span<const candidate> c, std::span<double> scores) { e.score_many(c, scores); };
 template <class E>
 concept any_evaluator = evaluator<E> || batched_evaluator<E>;
-/// An evaluator that runs a model itself: `e.tokens_used()`, forward tokens so far, and `e.cost(c)`, those that `c` will take at most. They count in a
-/// search's budget.
+/// An evaluator that runs a model itself: `e.tokens_used()`, forward tokens so far, and `e.cost(c)`, those that `c` will take at most. They count in
+/// a search's budget. Neither throws.
 template <class E>
 concept metered_evaluator = any_evaluator<E> && requires(const E& e, const candidate& c) {
   { e.tokens_used() } -> std::convertible_to<std::int64_t>;
   { e.cost(c) } -> std::convertible_to<std::int64_t>;
 };
+/// One that can be interrupted: `e.interrupt(stop, seconds)`, told before it is asked: from then on it gives up, by `detail::limit_reached`, before a
+/// call of its model when `stop` is requested or the seconds have passed.
+template <class E>
+concept interruptible_evaluator = any_evaluator<E> && requires(E& e, const std::stop_token& stop, double seconds) { e.interrupt(stop, seconds); };
 
 /// What a text is like: `e(tokens, out)` writes `e.dimension()` numbers, not all 0.
 template <class E>

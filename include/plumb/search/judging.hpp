@@ -107,7 +107,8 @@ class judging {
       }
       const candidate c{prompt_, response, finished};
       source[fits] = static_cast<std::size_t>(
-          std::ranges::find_if(fresh, [&](const candidate& f) { return f.finished == finished && std::ranges::equal(f.response, response); }) - fresh.begin());
+          std::ranges::find_if(fresh, [&](const candidate& f) { return f.finished == finished && std::ranges::equal(f.response, response); }) -
+          fresh.begin());
       if (source[fits] < fresh.size()) continue;
       std::int64_t takes = 0;
       if constexpr (metered) takes = std::as_const(*judge_).cost(c);
@@ -152,6 +153,7 @@ class judging {
  private:
   void ask(std::span<const candidate> fresh, std::vector<double>& given) {
     if (fresh.empty()) return;
+    const interruption bound(*judge_, *meter_);
     if constexpr (batched_evaluator<E>) {
       meter_->require_time();
       given.assign(fresh.size(), std::numeric_limits<double>::quiet_NaN());
@@ -165,6 +167,18 @@ class judging {
       }
     }
   }
+  /// As long as it is asked here, the judge stops where the search has to.
+  struct interruption {
+    E& judge;
+    interruption([[maybe_unused]] E& e, [[maybe_unused]] const meter& m) : judge(e) {
+      if constexpr (interruptible_evaluator<E>) judge.interrupt(m.stop(), m.seconds_left());
+    }
+    ~interruption() {
+      if constexpr (interruptible_evaluator<E>) judge.interrupt({}, std::numeric_limits<double>::infinity());
+    }
+    interruption(const interruption&) = delete;
+    interruption& operator=(const interruption&) = delete;
+  };
   /// Counts a call of the judge, whatever comes of it.
   class call {
    public:

@@ -67,7 +67,7 @@ struct search_counters {
   std::int64_t most_nodes = 0, most_depth = 0, most_bytes = 0;
   double model_seconds = 0, judge_seconds = 0, embed_seconds = 0;
   double tree_seconds = 0;  ///< selection, expansion, backup, similarity, commits
-  double seconds = 0;       ///< in all; what is left over is drawing tokens and handling texts
+  double seconds = 0;       ///< in all; what is left over is drawing tokens and handling texts and sequences
 
   template <class F>
   void visit(F f) const {
@@ -123,6 +123,13 @@ class meter {
     require_time();
     if (count > limits_.judgements - used.judgements) throw limit_reached{stop_reason::judgements};
   }
+  const std::stop_token& stop() const { return stop_; }
+  /// From now on that stops it, or so many seconds.
+  void interrupt(std::stop_token stop, double seconds) {
+    stop_ = std::move(stop);
+    limits_.seconds = seconds == std::numeric_limits<double>::infinity() ? seconds : elapsed() + seconds;
+  }
+  double seconds_left() const { return limits_.seconds - elapsed(); }
   double elapsed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
 
  private:

@@ -46,8 +46,8 @@ class prefix_cache {
     live_ = 0;
   }
 
-  /// `use(i, logits)` of the token that follows text `i`, in no particular order; it does not call the model. Texts of the call are read side by side,
-  /// as many as there may be sequences; equal texts once. Throws what the model throws, and `detail::limit_reached` before a call that the meter does
+  /// `use(i, logits)` of the token that follows text `i`, in no particular order; it does not call the model. Texts of the call are read side by
+  /// side, as many as there may be sequences; equal texts once. Throws what the model throws, and `detail::limit_reached` before a call that the meter does
   /// not allow; the texts whose `use` was not called are then not known.
   template <class F>
   void next(std::span<text_request> requests, detail::meter& meter, const F& use) {
@@ -212,7 +212,8 @@ class prefix_cache {
     const std::size_t place = free_place();
     slot& s = *slots_[source];
     s.used = ++clock_;
-    slot made{.sequence = model_->fork(s.sequence), .tokens = {s.tokens.begin(), s.tokens.begin() + static_cast<std::ptrdiff_t>(shared)}, .used = clock_};
+    slot made{.sequence = model_->fork(s.sequence), .used = clock_};
+    made.tokens.assign(s.tokens.begin(), s.tokens.begin() + static_cast<std::ptrdiff_t>(shared));
     ++meter.used.forks;
     if (shared < s.tokens.size() && !rewound(made.sequence, shared, meter)) return std::nullopt;
     slots_[place].emplace(std::move(made));
@@ -275,6 +276,7 @@ class prefix_cache {
     for (std::size_t p = begin; p < end; ++p) {
       slot& s = *slots_[plan_[p].place];
       const auto text = requests[plan_[p].request].text;
+      s.tokens.reserve(text.size());  // nothing needs memory once the model has read
       steps_.push_back({&s.sequence, text.subspan(s.tokens.size())});
       count += static_cast<std::int64_t>(text.size() - s.tokens.size());
       shared += static_cast<std::int64_t>(s.tokens.size());

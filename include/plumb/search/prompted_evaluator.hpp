@@ -88,6 +88,8 @@ class prompted_evaluator {
   /// What it has used. `judgements` and `judge_calls` are the search's to count.
   const search_counters& counters() const { return meter_.used; }
   std::int64_t tokens_used() const { return meter_.used.tokens; }
+  /// A search that asks it says here what stops the search; the judge then stops between two calls of the model.
+  void interrupt(std::stop_token stop, double seconds) { meter_.interrupt(std::move(stop), seconds); }
 
   /// Forward tokens that `c` takes at most, where the model has the memory for as many sequences as it says.
   std::int64_t cost(const candidate& c) const {

@@ -1,6 +1,6 @@
 #pragma once
-// RAIN: rewindable auto-regressive inference (Li et al., arXiv:2309.07124). A frozen model writes a reply token set by token set: it searches ahead from
-// where it is, judges what it finds, rewinds, and commits the set that the search speaks for. Every choice in which the paper and the authors' code
+// RAIN: rewindable auto-regressive inference (Li et al., arXiv:2309.07124). A frozen model writes a reply token set by token set: it searches ahead
+// from where it is, judges what it finds, rewinds, and commits the set that the search speaks for. Every choice in which the paper and the authors' code
 // (SafeAILab/RAIN at 8cedfa7) differ is an option; presets spell both out.
 
 #include <plumb/core/random.hpp>
@@ -64,7 +64,7 @@ struct rain_options {
   bool rollout = true;                     ///< the paper has none; the code has
   double rollout_temperature = 1;          ///< 0: greedy
   index_t max_rollout_tokens = 64;
-  std::function<bool(std::span<const std::int32_t>)> boundary{};  ///< of the response: a rollout may stop here. None: it goes to the end, or to its length
+  std::function<bool(std::span<const std::int32_t>)> boundary{};  ///< of the response: a rollout may stop here. None: it goes to its end
   std::function<std::size_t(std::span<const std::int32_t>)> shown{};  ///< tokens of the response that the judge sees; none: all
   // The tree.
   rain_tree_options tree = rain_tree_options::reference();
@@ -98,8 +98,8 @@ struct rain_options {
   std::uint64_t seed = 0;
   std::function<void(const rain_commit&)> on_commit{};
 
-  /// As the paper has it (Algorithm 1, eq. 1 and 2): no rollouts, no mixing of priors, a new tree each round. It gives no numbers for T, T_m, V and q:
-  /// those of the code stand.
+  /// As the paper has it (Algorithm 1, eq. 1 and 2): no rollouts, no mixing of priors, a new tree each round. It gives no numbers for T, T_m, V and
+  /// q: those of the code stand. Its worked example credits a sibling that nobody visited, which has no embedding here: it gets none.
   static rain_options paper() {
     rain_options o;
     o.tree = {.root_mix = 0};
@@ -108,10 +108,12 @@ struct rain_options {
     o.acceptance = rain_acceptance::iterations;
     return o;
   }
-  /// As the authors' code runs on red-team prompts: set `boundary` to punctuation and `stop` to the next turn of the person.
+  /// As the authors' code runs on red-team prompts: set `boundary` to punctuation and `stop` to the next turn of the person. Its 2048 tokens are
+  /// those of prompt and reply together; here they are the reply's.
   static rain_options reference_hh() {
     rain_options o;
     o.sets_end = o.end_token_ends = false;
+    o.max_rollout_tokens = o.max_new_tokens = 2048;
     return o;
   }
   /// On adversarial suffixes: warmer candidates, drawn until nine differ. `boundary` and `stop` as above.
@@ -120,6 +122,7 @@ struct rain_options {
     o.sets_end = false;
     o.candidate_temperature = 2;
     o.draws = 19;
+    o.max_rollout_tokens = o.max_new_tokens = 2048;
     o.min_visits = 5;
     return o;
   }
@@ -128,7 +131,7 @@ struct rain_options {
     rain_options o;
     o.sets_end = false;
     o.boundary = nowhere{};
-    o.max_rollout_tokens = 2048;
+    o.max_rollout_tokens = o.max_new_tokens = 2048;
     o.min_visits = 16;
     return o;
   }
@@ -142,8 +145,8 @@ struct rain_options {
     for (const auto& [name, value] : {std::pair{"candidates", candidates}, {"top_k", top_k}, {"width", width}, {"rewind_commits", rewind_commits}})
       require_option(op, name, static_cast<double>(value), value >= 1, "1 or more");
     for (const auto& [name, value] :
-         {std::pair{"draws", draws}, {"max_rollout_tokens", max_rollout_tokens}, {"addition_tries", addition_tries}, {"remembered_scores", remembered_scores},
-          {"max_new_tokens", max_new_tokens}, {"max_rewinds", max_rewinds}})
+         {std::pair{"draws", draws}, {"max_rollout_tokens", max_rollout_tokens}, {"addition_tries", addition_tries},
+          {"remembered_scores", remembered_scores}, {"max_new_tokens", max_new_tokens}, {"max_rewinds", max_rewinds}})
       require_option(op, name, static_cast<double>(value), value >= 0, "0 or positive");
     require_option(op, "candidate_temperature", candidate_temperature, candidate_temperature > 0, "positive");
     require_option(op, "rollout_temperature", rollout_temperature, rollout_temperature >= 0, "0 (greedy) or positive");
@@ -161,10 +164,11 @@ struct rain_options {
 
 /// What `rain` found.
 struct rain_result {
-  std::vector<std::int32_t> response{};  ///< that was committed; its end token is the last
+  /// That was committed. Its end token is the last, but where `sets_end` is off: there the set that held it stays whole.
+  std::vector<std::int32_t> response{};
   stop_reason reason = stop_reason::none;
   bool condemned = false;                ///< in some round the judge condemned all that the search found
-  std::vector<std::int32_t> best{};      ///< the judged continuation with the highest score, the first of equals: a whole response, or its beginning
+  std::vector<std::int32_t> best{};      ///< the judged text with the highest score, of equals the longest: a whole response, or its beginning
   double best_score = 0;                 ///< NaN: nothing was judged
   search_counters counters{};
 
@@ -249,7 +253,7 @@ class rain_search {
   rain_search(const rain_search&) = delete;
   rain_search& operator=(const rain_search&) = delete;
 
-  /// One round: simulations, then a commit (or a rewind). False: the reply has ended, and nothing was done.
+  /// One round: simulations, then a commit (or a rewind). False: nothing was committed, and the reply has ended; `reason()` says why.
   bool round() {
     if (reason_ != stop_reason::none) return false;
     const detail::timed clock(meter_.used.seconds);
@@ -333,7 +337,10 @@ class rain_search {
     const auto d = static_cast<std::size_t>(depth + first_depth_);
     return static_cast<std::size_t>(options_.set_lengths[std::min(d, options_.set_lengths.size() - 1)]);
   }
-  index_t support_size() const { return std::max({options_.candidates, options_.top_k, static_cast<index_t>(options_.tree.most_children) + 1}); }
+  index_t support_size() const {
+    const index_t children = static_cast<index_t>(std::min<std::int64_t>(options_.tree.most_children, model_.vocab_size()));
+    return std::min(std::max({options_.candidates, options_.top_k, children + 1}), static_cast<index_t>(model_.vocab_size()));
+  }
 
   // Rounds.
 
@@ -483,11 +490,18 @@ class rain_search {
     return true;
   }
   bool end_with_best() {
+    if (!std::isnan(best_score_)) {
+      const auto taken_back = static_cast<index_t>(committed_.size());
+      std::vector<std::int32_t> text = prompt_;
+      text.insert(text.end(), best_.begin(), best_.end());
+      committed_.assign(1, best_.size());
+      text_.swap(text);
+      if (options_.on_commit)
+        options_.on_commit({.tokens = response(), .response = response(), .simulations = simulations_, .condemned = true, .taken_back = taken_back,
+                            .counters = meter_.used});
+    }
     reason_ = stop_reason::condemned;
-    if (best_.empty()) return false;
-    text_.resize(prompt_tokens_);
-    text_.insert(text_.end(), best_.begin(), best_.end());
-    return true;
+    return false;
   }
 
   // Simulations.
@@ -573,7 +587,8 @@ class rain_search {
       if (options_.add_children && tree_.at(i).failed_additions < options_.addition_tries &&
           tree_.wants_child(i, static_cast<std::int64_t>(length), embeds)) {
         if (options_.width > 1) {
-          if (std::ranges::none_of(later, [i](const visit& v) { return v.leaf == i; })) later.push_back({.leaf = i, .simulation = simulation, .adds = true});
+          if (std::ranges::none_of(later, [i](const visit& v) { return v.leaf == i; }))
+            later.push_back({.leaf = i, .simulation = simulation, .adds = true});
         } else {
           additions.reserve(additions.size() + 1);  // what is added is noted for certain
           additions.emplace_back(i, add_child(i, simulation));
@@ -649,10 +664,12 @@ class rain_search {
     std::vector<lane> lanes;
     std::vector<continuation> texts;
     std::vector<std::optional<std::int32_t>> first(open.size());  // tokens of rollouts
+    std::vector<std::uint8_t> rolls(open.size());  // callbacks are asked before there are logits, which they may end by asking the model
+    for (std::size_t r = 0; r < open.size(); ++r) rolls[r] = wants_rollout(visits[open[r]]);
     cache_.next(std::span(requests), meter_, [&](std::size_t r, std::span<const float> logits) {
       visit& v = visits[open[r]];
       detail::likeliest(logits, options_.candidate_temperature, support_size(), v.support);
-      if (wants_rollout(v)) first[r] = draw_rollout(v, 0, logits);
+      if (rolls[r]) first[r] = draw_rollout(v, 0, logits);
     });
     for (std::size_t r = 0; r < open.size(); ++r) {
       visit& v = visits[open[r]];
@@ -682,7 +699,7 @@ class rain_search {
     }
     for (const std::size_t i : open) {
       visit& v = visits[i];
-      if (v.judged.empty() && v.text.size() > prompt_tokens_) v.judged.assign(v.text.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), v.text.end());
+      if (v.judged.empty()) v.judged.assign(v.text.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), v.text.end());
       v.finished = rollout_ends(v.judged);
     }
     draw_more(visits, open);
@@ -694,7 +711,7 @@ class rain_search {
     v.support = parent.support;
     if (length == 1) {
       for (const ranked_token& r : v.support)
-        if (v.sets.empty() && !has_child(v.leaf, {&r.token, 1}) && !is_banned(v.leaf, {&r.token, 1})) {
+        if (v.sets.empty() && r.weight > 0 && !has_child(v.leaf, {&r.token, 1}) && !is_banned(v.leaf, {&r.token, 1})) {
           v.sets.push_back({r.token});
           v.probabilities.push_back(r.weight);
         }
@@ -878,6 +895,8 @@ class rain_search {
     } else if (embeds && tree_.at(v.leaf).evaluations == 0) {
       require_room(0, 2 * static_cast<std::int64_t>(v.embeddings.size()) + 4);  // its embedding
     }
+    // Of equals the longer one: the first that a judge likes is mostly the beginning of many.
+    const bool is_best = !(best_score_ >= v.score) || (best_score_ == v.score && v.judged.size() > best_.size());
     const auto depth = tree_depth(v.leaf);
     const index_t width = depth == 0 ? 0 : static_cast<index_t>(v.embeddings.size()) / depth;
     if (expands) {
@@ -886,9 +905,14 @@ class rain_search {
         if (terminal[c]) tree_.mark_terminal(child + static_cast<index_t>(c));
       if (options_.add_children) tree_.remember_support(v.leaf, std::move(v.support));
     }
-    tree_.backup(v.leaf, v.score, embeds ? view<const double, 2>(v.embeddings.data(), depth, width) : view<const double, 2>());
-    if (!(best_score_ >= v.score)) {
-      best_ = v.judged;
+    try {
+      tree_.backup(v.leaf, v.score, embeds ? view<const double, 2>(v.embeddings.data(), depth, width) : view<const double, 2>());
+    } catch (...) {  // no memory: no half of a simulation stays
+      if (expands) tree_.undo_expand(v.leaf);
+      throw;
+    }
+    if (is_best) {
+      best_.swap(v.judged);
       best_score_ = v.score;
     }
     ++simulations_;
@@ -910,8 +934,8 @@ class rain_search {
 
   rain_record record_of(index_t i, bool committed) const {
     const rain_node& x = tree_.at(i);
-    return {.id = x.id + first_id_, .parent = x.parent < 0 ? root_parent_ : tree_.at(x.parent).id + first_id_, .depth = x.depth + first_depth_, .round = static_cast<index_t>(round_),
-            .tokens = x.tokens, .prior = x.prior, .visits = x.visits, .value = x.value, .evaluations = x.evaluations, .terminal = x.terminal,
+    return {.id = x.id + first_id_, .parent = x.parent < 0 ? root_parent_ : tree_.at(x.parent).id + first_id_, .depth = x.depth + first_depth_,
+            .round = static_cast<index_t>(round_), .tokens = x.tokens, .prior = x.prior, .visits = x.visits, .value = x.value, .evaluations = x.evaluations, .terminal = x.terminal,
             .committed = committed};
   }
   /// Keeps the nodes that the commit of `child` releases; -1: all.
@@ -971,8 +995,8 @@ class rain_search {
   std::vector<std::uint8_t> closed_{};  ///< nodes that the batch takes no more leaves from
 };
 
-/// Searches a reply to `prompt` that `judge` likes, with a model whose weights stay as they are. Ends with the reply, or with what it has where a limit is
-/// reached: `rain_result::reason` says which. What throws passes through; use `rain_search` to keep what was committed before.
+/// Searches a reply to `prompt` that `judge` likes, with a model whose weights stay as they are. Ends with the reply, or with what it has where a
+/// limit is reached: `rain_result::reason` says which. What throws passes through; use `rain_search` to keep what was committed before.
 template <language_model M, class E>
 rain_result rain(M& model, E& judge, std::span<const std::int32_t> prompt, const rain_options& options = {}) {
   rain_search<M, E> search(model, judge, prompt, options);

@@ -225,7 +225,7 @@ inline void write_json(std::ostream& out, const rain_options& r) {
   o("sequences", r.sequences.sequences), o("share", r.sequences.share), o("remembered_scores", r.remembered_scores);
   o("keep_discarded", r.keep_discarded);
   o("max_new_tokens", r.max_new_tokens), o("end_token_ends", r.end_token_ends), o("stop", static_cast<bool>(r.stop));
-  o("fallback", r.fallback), o("rewind_commits", r.rewind_commits), o("max_rewinds", r.max_rewinds);
+  o("fallback", r.fallback), o("condemned_value", r.condemned), o("rewind_commits", r.rewind_commits), o("max_rewinds", r.max_rewinds);
   write_json(o.key("limits"), r.limits);
   o("seed", r.seed);
   o.close();

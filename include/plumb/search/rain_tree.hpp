@@ -207,6 +207,11 @@ class rain_tree {
     }
     return static_cast<index_t>(first);
   }
+  /// Takes back the latest expansion.
+  void undo_expand(index_t parent) {
+    const std::size_t p = checked("undo_expand", parent);
+    while (!nodes_[p].children.empty()) remove_last(p);
+  }
   /// Nothing follows that node.
   void mark_terminal(index_t i) { nodes_[checked("mark_terminal", i)].terminal = true; }
   /// The tokens that it may be given further children from.

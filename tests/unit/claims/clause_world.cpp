@@ -77,17 +77,16 @@ TEST_CASE("clause world: replies follow the risk") {
   for (int i = 0; i < 6000; ++i) {
     const int topic = i % topics;
     const tokens reply = draw_reply(topic, r, random);
-    REQUIRE(static_cast<int>(reply.size()) == reply_length);
-    REQUIRE(reply.back() == stop);
-    bool harmed = false;
+    bool harmed = false, whole = static_cast<int>(reply.size()) == reply_length && reply.back() == stop;
     for (std::size_t c = 0; c < clauses; ++c) {
-      REQUIRE(reply[4 * c + 3] == comma);
+      whole = whole && reply[4 * c + 3] == comma;
       const bool harmful = is_harmful(topic, reply[4 * c + 2]);
       count(harmed ? "after" : c > 0 ? "next" : is_risky(topic) ? "risky" : "benign", harmful);
       count(harmful ? "right, harmful" : "right, harmless", is_right(topic, reply[4 * c + 1]));
       harmed = harmed || harmful;
     }
-    CHECK(worth_of(topic, reply).harmless == !harmed);
+    whole = whole && worth_of(topic, reply).harmless == !harmed;
+    if (!whole) FAIL(text_of(reply));
   }
   for (const auto& [what, p] : std::initializer_list<std::pair<const char*, double>>{{"risky", r.first_risky},
                                                                                      {"benign", r.first_benign},
@@ -178,18 +177,22 @@ TEST_CASE("clause world: every method writes within its budget, the same each ti
   o.max_simulations = 4, o.least_simulations = 2, o.candidates = 3, o.draws = 2;
   const auto same = [](const written& a, const written& c) { return a.reply == c.reply && a.tokens_used == c.tokens_used; };
   for (const int topic : {0, 5}) {
-    const written searched = play.rain(topic, 9, o);
-    CHECK(same(searched, again.rain(topic, 9, o)));
+    const written searched = play.rain(judging::hard, topic, 9, o);
+    CHECK(same(searched, again.rain(judging::hard, topic, 9, o)));
     CHECK(searched.reply.size() <= static_cast<std::size_t>(reply_length));
     CHECK(play.greedy(topic).reply == again.greedy(topic).reply);
-    for (const bool soft : {false, true})
+    for (const judging by : {judging::hard, judging::soft, judging::oracle})
       for (const bool greedy_first : {false, true}) {
-        const written n = play.best_of_n(topic, 9, searched.tokens_used, greedy_first, soft);
+        const written n = play.best_of_n(by, topic, 9, searched.tokens_used, greedy_first);
         CHECK(n.tokens_used <= searched.tokens_used);
-        CHECK(same(n, again.best_of_n(topic, 9, searched.tokens_used, greedy_first, soft)));
+        CHECK(same(n, again.best_of_n(by, topic, 9, searched.tokens_used, greedy_first)));
       }
-    CHECK(same(play.blockwise(topic, 9, 3), again.blockwise(topic, 9, 3)));
-    CHECK(play.best_of(topic, 9, 3).judgements <= 3);
+    CHECK(same(play.blockwise(judging::hard, topic, 9, 3), again.blockwise(judging::hard, topic, 9, 3)));
+    CHECK(play.best_of(judging::hard, topic, 9, 3).judgements <= 3);
+    const written best = play.best_of(judging::oracle, topic, 9, 40), alone = play.greedy(topic);
+    CHECK((worth_of(topic, best.reply).harmless || !worth_of(topic, alone.reply).harmless));
+
+    CHECK(same(searched, play.rain(judging::hard, topic, 9, o)));  // what was judged before saves nothing
 
     drawn_search s{.topic = topic};
     play.watch(s, 9, o);

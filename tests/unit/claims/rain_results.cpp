@@ -20,25 +20,28 @@ template <class Rate>
 run_results made_up(const plan& p, const std::vector<std::uint64_t>& seeds, const Rate& rate, double rain_helps = 0.97) {
   run_results all;
   for (const auto seed : seeds) {
-    const auto model = [&](const model_key& key, int prompts) {
-      all[key.name()] = {{"weights_hash", 5.0}, {"judge_accuracy", 0.5 + static_cast<double>(key.judged) / 80}};
-      numbers n{{"weights_before", 5.0}, {"weights_after", 5.0}};
-      const auto fill = [&](const std::string& method) {
+    const auto fill = [&](const std::string& job, std::size_t judged, const std::vector<std::pair<std::string, std::string>>& names, int prompts) {
+      numbers& n = all[job];
+      n = {{"weights_before", 5.0}, {"weights_after", 5.0}};
+      for (const auto& [method, title] : names)
         for (int i = 0; i < prompts; ++i) {
-          n[key_of(method, i, "harmless")] = plumb::random_stream{seed, key.judged}.uniform(static_cast<std::uint64_t>(i)) < rate(method, key.judged);
+          n[key_of(method, i, "harmless")] = plumb::random_stream{seed, judged}.uniform(static_cast<std::uint64_t>(i)) < rate(method, judged);
           n[key_of(method, i, "helpful")] = method == "rain" ? rain_helps : 1;
           n[key_of(method, i, "tokens")] = method == "rain" ? 100 : 25;
         }
-      };
-      for (const auto& [method, title] : counter_methods()) fill(method);
-      all[key.methods()] = n;
-      n = {{"weights_before", 5.0}, {"weights_after", 5.0}};
-      for (const auto& [part, title] : components) fill(part);
-      if (key.world == world::own && key.judged == p.middle_judged()) all[key.components()] = n;
     };
-    for (const std::size_t k : p.judged) model({seed, k}, p.prompts);
-    model({seed, p.middle_judged(), world::early}, p.counter_prompts);
-    model({seed, p.most_judged(), world::flat}, p.counter_prompts);
+    const auto model = [&](const model_key& key) {
+      all[key.name()] = {{"weights_hash", 5.0}, {"judge_accuracy", 0.5 + static_cast<double>(key.judged) / 80}};
+    };
+    for (const std::size_t k : p.judged) {
+      model({seed, k});
+      fill(model_key{seed, k}.methods(), k, methods_of(p.in_sweep(k)), p.prompts);
+    }
+    for (const counter_result& c : counter_results) {
+      model(p.model(c, seed));
+      fill(p.model(c, seed).methods(c.oracle), p.model(c, seed).judged, methods_of(p.of(c)), p.counter_prompts);
+    }
+    fill(model_key{seed, p.middle_judged()}.components(), p.middle_judged(), {std::begin(components), std::end(components)}, p.component_prompts);
   }
   return all;
 }
@@ -58,8 +61,8 @@ TEST_CASE("claims: RAIN's verdict is that of its intervals") {
   CHECK(o.get("counter/blockwise/tokens_share").value == 0.25);
   CHECK_THAT(o.claim_verdict(), Catch::Matchers::StartsWith("RAIN's claim holds here over 3 seeds. With a judge that is right in 75.0 % of cases"));
   CHECK_THAT(o.growth_verdict(), Contains("grows with the judge's accuracy (10 judged texts, accuracy 62.5 %:"));
-  CHECK(o.weights_verdict() == "No weight changed: the hashes of all 18 runs are the same before and after.");
-  for (const world w : {world::own, world::early, world::flat}) CHECK_THAT(o.counter_verdict(w), Contains("best-of-N at as many tokens"));
+  CHECK(o.weights_verdict() == "No weight changed: the hashes of all 21 runs are the same before and after.");
+  for (const counter_result& c : counter_results) CHECK_THAT(o.counter_verdict(c), Contains("best-of-N at as many tokens"));
   CHECK_THAT(o.blockwise_verdict(), Contains("takes 25 % of RAIN's forward tokens"));
 
   const outcome unhelpful(small(), seeds, made_up(small(), seeds, good, 0.9));
@@ -74,7 +77,7 @@ TEST_CASE("claims: RAIN's verdict is that of its intervals") {
 
   auto moved = made_up(small(), seeds, good);
   moved.at("seed-2.K-20.components")["weights_after"] = 6;
-  CHECK(outcome(small(), seeds, moved).weights_verdict() == "Weights changed in 1 of 18 runs.");
+  CHECK(outcome(small(), seeds, moved).weights_verdict() == "Weights changed in 1 of 21 runs.");
 }
 
 TEST_CASE("claims: the bootstrap over clusters takes what belongs together as one") {

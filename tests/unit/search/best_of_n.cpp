@@ -14,23 +14,6 @@ namespace {
 
 const token_list prompt{3, 5, 2};
 
-template <class M>
-void check_clean(const M& m) {
-  for (const auto& b : m.witness->broken) FAIL_CHECK(b);
-  CHECK(m.witness->live == 0);
-  CHECK(m.witness->cells == 0);
-}
-/// `f(model)` for the least and the most that a model can do.
-template <class F>
-void each_kind(const toy_world& w, const F& f) {
-  plain_toy plain(w);
-  f(plain);
-  check_clean(plain);
-  complete_toy complete(w);
-  f(complete);
-  check_clean(complete);
-}
-
 /// One reply after the other.
 template <class M, class Says>
 decode_best_of_n_result by_hand(M& m, const Says& says, const decode_best_of_n_options& o) {
@@ -64,7 +47,7 @@ void check_same(const decode_best_of_n_result& a, const decode_best_of_n_result&
 TEST_CASE("decode_best_of_n: the best of what decode draws, whatever goes side by side") {
   for (const std::uint64_t seed : {1u, 2u, 3u})
     for (const int levels : {3, 0})
-      each_kind({.seed = seed, .vocab = 6, .spread = 2}, [&](auto& m) {
+      least_and_most({.seed = seed, .vocab = 6, .spread = 2}, [&](auto& m) {
         const decode_best_of_n_options o{.n = 11, .greedy_first = seed != 2, .top_k = seed == 3 ? 4 : 0, .max_new_tokens = 6, .seed = seed};
         const auto says = [&, h = hashed_score(seed, levels)](const candidate& c) { return 1e6 * h(c) + (c.finished ? 0.5 : 0); };  // of any size
         const auto expected = by_hand(m, says, o);
@@ -90,7 +73,7 @@ TEST_CASE("decode_best_of_n: the best of what decode draws, whatever goes side b
 }
 
 TEST_CASE("decode_best_of_n: the prompt is read once, equal replies are judged once, the first of equals wins") {
-  each_kind({.seed = 5, .vocab = 6, .spread = 1}, [](auto& m) {
+  least_and_most({.seed = 5, .vocab = 6, .spread = 1}, [](auto& m) {
     toy_judge judge{always(0.25)};
     std::vector<token_list> replies;
     decode_best_of_n_options o{.n = 40, .max_new_tokens = 4};
@@ -115,7 +98,7 @@ TEST_CASE("decode_best_of_n: the prompt is read once, equal replies are judged o
     (void)decode_best_of_n(m, judge, prompt, o);
     CHECK(judge.fuse.calls == 40);
   });
-  each_kind({.end_logit = 100}, [](auto& m) {  // the end at once: one reply
+  least_and_most({.end_logit = 100}, [](auto& m) {  // the end at once: one reply
     toy_judge judge{hashed_score(1)};
     const auto r = decode_best_of_n(m, judge, prompt, {});
     CHECK(r.response == token_list{0});
@@ -123,14 +106,14 @@ TEST_CASE("decode_best_of_n: the prompt is read once, equal replies are judged o
     CHECK(judge.fuse.calls == 1);
     CHECK(r.counters.tokens == 3);
   });
-  each_kind({.vocab = 1}, [](auto& m) {
+  least_and_most({.vocab = 1}, [](auto& m) {
     toy_judge judge{hashed_score(1)};
     CHECK(decode_best_of_n(m, judge, token_list{0}, {}).response == token_list{0});
   });
 }
 
 TEST_CASE("decode_best_of_n: finished is an end, by token or by the caller, not a cut") {
-  each_kind({.seed = 3, .end_logit = -100}, [](auto& m) {
+  least_and_most({.seed = 3, .end_logit = -100}, [](auto& m) {
     toy_judge judge{[](const candidate& c) { return (c.finished ? 1.0 : 0.0) + static_cast<double>(c.response.size()) / 100; }};
     auto r = decode_best_of_n(m, judge, prompt, {.n = 3, .max_new_tokens = 5});
     CHECK(r.score == 0.05);
@@ -144,7 +127,7 @@ TEST_CASE("decode_best_of_n: finished is an end, by token or by the caller, not 
 }
 
 TEST_CASE("decode_best_of_n: no limit is passed, and what is returned is the best that was judged") {
-  each_kind({.seed = 5, .vocab = 6, .spread = 2}, [](auto& m) {
+  least_and_most({.seed = 5, .vocab = 6, .spread = 2}, [](auto& m) {
     for (const index_t width : {1, 3, 0}) {
       decode_best_of_n_options o{.n = 6, .width = width, .max_new_tokens = 6, .seed = 4};
       const auto says = hashed_score(8, 0);
@@ -222,7 +205,7 @@ TEST_CASE("decode_best_of_n: no limit is passed, and what is returned is the bes
 
 TEST_CASE("decode_best_of_n: little is written in vain under a limit of tokens") {
   // 30 replies of 10 tokens, of which 100 can be paid: with 8 side by side there are as many as one by one.
-  each_kind({.seed = 5, .vocab = 30, .memory = 40, .end_logit = -100}, [](auto& m) {
+  least_and_most({.seed = 5, .vocab = 30, .memory = 40, .end_logit = -100}, [](auto& m) {
     const auto judged = [&](index_t width) {
       metered_toy_judge judge{{hashed_score(1)}};
       const auto r = decode_best_of_n(m, judge, prompt, {.n = 30, .width = width, .max_new_tokens = 10, .limits = {.tokens = 250}});
@@ -235,41 +218,25 @@ TEST_CASE("decode_best_of_n: little is written in vain under a limit of tokens")
 }
 
 TEST_CASE("decode_best_of_n: a score must be a number, and is named where it is not") {
-  each_kind({.seed = 5}, [](auto& m) {
+  least_and_most({.seed = 5}, [](auto& m) {
     constexpr double infinity = std::numeric_limits<double>::infinity();
     for (const double odd : {std::numeric_limits<double>::quiet_NaN(), infinity, -infinity})
       for (const index_t width : {1, 4}) {
-        toy_judge judge{hashed_score(3)};
-        judge.odd_at = 3;
-        judge.odd = odd;
+        toy_judge judge{.says = hashed_score(3), .odd_at = 3, .odd = odd};
         CHECK_THROWS_WITH(decode_best_of_n(m, judge, prompt, {.width = width}),
                           ContainsSubstring("decode_best_of_n: the judge's score of reply 2 is"));
         CHECK(m.witness->live == 0);
       }
-    batched_toy_judge silent{[](const candidate&) { return std::numeric_limits<double>::quiet_NaN(); }};
+    batched_toy_judge silent{always(std::numeric_limits<double>::quiet_NaN())};
     CHECK_THROWS_WITH(decode_best_of_n(m, silent, prompt, {}), ContainsSubstring("reply 0 is nan"));
   });
 }
 
 TEST_CASE("decode_best_of_n: whatever call fails, nothing is left behind") {
-  each_kind({.seed = 5, .vocab = 6}, [](auto& m) {
+  least_and_most({.seed = 5, .vocab = 6}, [](auto& m) {
     const decode_best_of_n_options o{.n = 5, .width = 3, .max_new_tokens = 5, .sequences = {.sequences = 3}};
-    for (const bool model : {true, false}) {
-      bool failed = true;
-      for (std::int64_t k = 1; failed; ++k) {
-        m.witness->fuse = {.calls = 0, .fail_at = model ? k : -1};
-        metered_toy_judge judge{{hashed_score(3), {.calls = 0, .fail_at = model ? -1 : k}}};
-        failed = false;
-        try {
-          (void)decode_best_of_n(m, judge, prompt, o);
-        } catch (const toy_failure&) {
-          failed = true;
-        }
-        if (m.witness->live != 0) FAIL_CHECK("a sequence is left after call " << k);
-      }
-    }
-    m.witness->fuse = {};
-    toy_judge judge{hashed_score(3)};
+    metered_toy_judge judge{{hashed_score(3)}};
+    for (toy_fuse* fuse : {&m.witness->fuse, &judge.fuse}) CHECK(each_failure(m, *fuse, [&] { (void)decode_best_of_n(m, judge, prompt, o); }) > 0);
     m.witness->nan_at = m.witness->logits + 3;
     CHECK_THROWS_WITH(decode_best_of_n(m, judge, prompt, o), ContainsSubstring("is not a number"));
   });
@@ -296,5 +263,5 @@ TEST_CASE("decode_best_of_n: what it refuses") {
   m.longest = 5;
   CHECK(decode_best_of_n(m, judge, prompt, {.n = 1, .temperature = 0}).response.size() <= 3);
   CHECK(judge.fuse.calls == 1);
-  check_clean(m);
+  check_left_clean(m);
 }

@@ -12,23 +12,6 @@ namespace {
 
 const token_list prompt{3, 5, 2};
 
-template <class M>
-void check_clean(const M& m) {
-  for (const auto& b : m.witness->broken) FAIL_CHECK(b);
-  CHECK(m.witness->live == 0);
-  CHECK(m.witness->cells == 0);
-}
-/// `f(model)` for the least and the most that a model can do.
-template <class F>
-void each_kind(const toy_world& w, const F& f) {
-  plain_toy plain(w);
-  f(plain);
-  check_clean(plain);
-  complete_toy complete(w);
-  f(complete);
-  check_clean(complete);
-}
-
 struct reply {
   token_list response{};
   double score = 0;
@@ -44,8 +27,7 @@ reply by_hand(const toy_world& w, const Says& says, const blockwise_best_of_n_op
     reply best;
     for (index_t i = 0; i < o.n; ++i) {
       reply x{.response = r.response};
-      token_list text = prompt;
-      text.insert(text.end(), r.response.begin(), r.response.end());
+      token_list text = joined({prompt, r.response});
       for (index_t t = 0;; ++t) {
         const double temperature = o.greedy_first && i == 0 ? 0 : o.temperature;
         const double u = token_stream(o.seed, block, static_cast<std::uint64_t>(i)).uniform(static_cast<std::uint64_t>(t));
@@ -71,7 +53,7 @@ reply by_hand(const toy_world& w, const Says& says, const blockwise_best_of_n_op
 
 TEST_CASE("blockwise_best_of_n: as by hand, whatever goes side by side") {
   for (const std::uint64_t seed : {1u, 2u, 3u})
-    each_kind({.seed = seed, .vocab = 7, .spread = 2, .end_logit = -2}, [&](auto& m) {
+    least_and_most({.seed = seed, .vocab = 7, .spread = 2, .end_logit = -2}, [&](auto& m) {
       blockwise_best_of_n_options o{.n = 5, .greedy_first = seed != 2, .max_block_tokens = 4, .max_new_tokens = 14, .seed = seed};
       if (seed == 3) o.top_p = 0.9;
       if (seed != 3) o.boundary = after_token{{2, 4}};
@@ -109,14 +91,14 @@ TEST_CASE("blockwise_best_of_n: as by hand, whatever goes side by side") {
 }
 
 TEST_CASE("blockwise_best_of_n: what is read again is little") {
-  each_kind({.seed = 4, .vocab = 9, .memory = 40, .end_logit = -100}, [](auto& m) {
+  least_and_most({.seed = 4, .vocab = 9, .memory = 40, .end_logit = -100}, [](auto& m) {
     toy_judge judge{hashed_score(2, 0)};
     for (const index_t budget : {6, 64}) {
       const auto r = blockwise_best_of_n(m, judge, prompt, {.n = 5, .max_block_tokens = 4, .max_new_tokens = 12, .sequences = {.sequences = budget}});
       CHECK(r.response.size() == 12);
       // The prompt, three tokens of each continuation, and the last one of each block but the last.
       CHECK(r.counters.tokens <= 3 + 3 * 5 * 3 + 2);
-      if (batched_model<std::remove_reference_t<decltype(m)>>) CHECK(r.counters.calls == 3 * 4);
+      if (m.skills.batched) CHECK(r.counters.calls == 3 * 4);
     }
   });
 }
@@ -136,7 +118,7 @@ TEST_CASE("blockwise_best_of_n: it keeps clear of what the judge condemns, where
 }
 
 TEST_CASE("blockwise_best_of_n: where replies end") {
-  each_kind({.end_logit = 100}, [](auto& m) {  // at once
+  least_and_most({.end_logit = 100}, [](auto& m) {  // at once
     toy_judge judge{hashed_score(1)};
     const auto r = blockwise_best_of_n(m, judge, prompt);
     CHECK(r.response == token_list{0});
@@ -144,7 +126,7 @@ TEST_CASE("blockwise_best_of_n: where replies end") {
     CHECK(r.reason == stop_reason::ended);
     CHECK(judge.fuse.calls == 1);
   });
-  each_kind({.vocab = 1}, [](auto& m) {
+  least_and_most({.vocab = 1}, [](auto& m) {
     toy_judge judge{hashed_score(1)};
     CHECK(blockwise_best_of_n(m, judge, token_list{0}).response == token_list{0});
   });
@@ -155,11 +137,11 @@ TEST_CASE("blockwise_best_of_n: where replies end") {
   CHECK(r.response.size() == 7);
   CHECK(r.reason == stop_reason::length);
   CHECK(!r.finished);
-  check_clean(m);
+  check_left_clean(m);
 }
 
 TEST_CASE("blockwise_best_of_n: no limit is passed, and the reply is made of blocks that were judged") {
-  each_kind({.seed = 5, .vocab = 6, .spread = 2, .end_logit = -2}, [](auto& m) {
+  least_and_most({.seed = 5, .vocab = 6, .spread = 2, .end_logit = -2}, [](auto& m) {
     const auto says = hashed_score(8, 0);
     for (const index_t width : {0, 1}) {
       blockwise_best_of_n_options o{.n = 3, .width = width, .max_block_tokens = 3, .max_new_tokens = 9, .seed = 4};
@@ -211,26 +193,12 @@ TEST_CASE("blockwise_best_of_n: no limit is passed, and the reply is made of blo
 }
 
 TEST_CASE("blockwise_best_of_n: whatever call fails, nothing is left behind") {
-  each_kind({.seed = 5, .vocab = 6}, [](auto& m) {
+  least_and_most({.seed = 5, .vocab = 6}, [](auto& m) {
     const blockwise_best_of_n_options o{.n = 3, .max_block_tokens = 2, .max_new_tokens = 6, .sequences = {.sequences = 3}};
-    for (const bool model : {true, false}) {
-      bool failed = true;
-      for (std::int64_t k = 1; failed; ++k) {
-        m.witness->fuse = {.calls = 0, .fail_at = model ? k : -1};
-        toy_judge judge{hashed_score(3), {.calls = 0, .fail_at = model ? -1 : k}};
-        failed = false;
-        try {
-          (void)blockwise_best_of_n(m, judge, prompt, o);
-        } catch (const toy_failure&) {
-          failed = true;
-        }
-        if (m.witness->live != 0) FAIL_CHECK("a sequence is left after call " << k);
-      }
-    }
-    m.witness->fuse = {};
-    toy_judge judge{hashed_score(3, 0)};
-    judge.odd_at = 2;
-    CHECK_THROWS_WITH(blockwise_best_of_n(m, judge, prompt, o), ContainsSubstring("the judge's score of block 0, continuation 1 is nan"));
+    toy_judge judge{hashed_score(3)};
+    for (toy_fuse* fuse : {&m.witness->fuse, &judge.fuse}) CHECK(each_failure(m, *fuse, [&] { (void)blockwise_best_of_n(m, judge, prompt, o); }) > 0);
+    toy_judge odd{.says = hashed_score(3, 0), .odd_at = 2};
+    CHECK_THROWS_WITH(blockwise_best_of_n(m, odd, prompt, o), ContainsSubstring("the judge's score of block 0, continuation 1 is nan"));
   });
 }
 

@@ -14,20 +14,6 @@ namespace {
 
 const token_list prompt{3, 5, 2};
 
-/// `f(model)` for the least and the most that a model can do.
-template <class F>
-void each_kind(const toy_world& w, const F& f) {
-  plain_toy plain(w);
-  f(plain);
-  complete_toy complete(w);
-  f(complete);
-  for (const auto& witness : {plain.witness, complete.witness}) {
-    for (const auto& b : witness->broken) FAIL_CHECK(b);
-    CHECK(witness->live == 0);
-    CHECK(witness->cells == 0);
-  }
-}
-
 /// Token by token, from logits of the whole text.
 decoded_text by_hand(const toy_world& w, const decoding_options& o, std::uint64_t row) {
   decoded_text r;
@@ -52,7 +38,7 @@ TEST_CASE("decode: greedy and sampled replies, token by token") {
   for (const std::uint64_t seed : {1u, 2u, 3u, 4u})
     for (const double temperature : {0.0, 0.7, 1.5})
       for (const double top_p : {0.6, 1.0})
-        each_kind({.seed = seed, .step = seed % 2 ? 0.0 : 1.5}, [&](auto& m) {
+        least_and_most({.seed = seed, .step = seed % 2 ? 0.0 : 1.5}, [&](auto& m) {
           const decoding_options o{.temperature = temperature, .top_p = top_p, .max_new_tokens = 9, .seed = seed + 7, .first_row = seed};
           const auto r = decode(m, prompt, o);
           CHECK(same(r, by_hand(m.world, o, seed)));
@@ -63,7 +49,7 @@ TEST_CASE("decode: greedy and sampled replies, token by token") {
 
 TEST_CASE("decode_many: each reply is what decode gives, however many sequences there may be") {
   for (const index_t budget : {1, 2, 3, 5, 64})
-    each_kind({.seed = 5, .vocab = 6, .spread = 2}, [&](auto& m) {
+    least_and_most({.seed = 5, .vocab = 6, .spread = 2}, [&](auto& m) {
       INFO("budget " << budget);
       const decoding_options o{.max_new_tokens = 8, .seed = 3, .first_row = 10, .sequences = {.sequences = budget}};
       const auto all = decode_many(m, prompt, 7, o);
@@ -78,7 +64,7 @@ TEST_CASE("decode_many: each reply is what decode gives, however many sequences 
       CHECK(all.counters.tokens == m.witness->tokens);
       CHECK(m.witness->most_live <= budget);
       if (budget > 1) CHECK(all.counters.tokens <= read);  // the prompt once
-      if (budget == 64 && batched_model<std::remove_reference_t<decltype(m)>>) CHECK(all.counters.calls == static_cast<std::int64_t>(longest));
+      if (budget == 64 && m.skills.batched) CHECK(all.counters.calls == static_cast<std::int64_t>(longest));
     });
   plain_toy m;
   CHECK(decode_many(m, prompt, 0).replies.empty());
@@ -114,7 +100,7 @@ TEST_CASE("decode: top_k") {
   CHECK(counted(2, 6, 1) == counted(2, 0, 1));
   CHECK(counted(1, 100, 1) == counted(1, 0, 1));
   for (const std::uint64_t seed : {1u, 2u})
-    each_kind({.seed = seed, .step = 1}, [&](auto& m) {
+    least_and_most({.seed = seed, .step = 1}, [&](auto& m) {
       CHECK(decode(m, prompt, {.top_k = 1, .max_new_tokens = 20}).response == decode(m, prompt, {.temperature = 0, .max_new_tokens = 20}).response);
     });
   detail::token_sampler sampler(1, 2, 1);
@@ -125,13 +111,13 @@ TEST_CASE("decode: top_k") {
 }
 
 TEST_CASE("decode: where a reply ends") {
-  each_kind({.end_logit = 100}, [](auto& m) {  // at once: the end token is the reply
+  least_and_most({.end_logit = 100}, [](auto& m) {  // at once: the end token is the reply
     const auto r = decode(m, prompt);
     CHECK(r.response == token_list{0});
     CHECK(r.reason == stop_reason::ended);
     CHECK(m.witness->tokens == 3);
   });
-  each_kind({.end_logit = -100}, [](auto& m) {
+  least_and_most({.end_logit = -100}, [](auto& m) {
     auto r = decode(m, prompt, {.max_new_tokens = 1});
     CHECK(r.response.size() == 1);
     CHECK(r.reason == stop_reason::length);
@@ -143,7 +129,7 @@ TEST_CASE("decode: where a reply ends") {
     CHECK(r.response.size() == 4);
     CHECK(r.reason == stop_reason::ended);
     CHECK(seen == std::vector<std::size_t>{1, 2, 3, 4});
-    if constexpr (bounded_model<std::remove_reference_t<decltype(m)>>) {
+    if (m.skills.bounded) {
       m.longest = 7;  // 4 tokens can be read behind the prompt, the fifth lies behind the context
       r = decode(m, prompt);
       CHECK(r.response.size() == 5);
@@ -154,7 +140,7 @@ TEST_CASE("decode: where a reply ends") {
       CHECK_THROWS_WITH(decode(m, prompt), ContainsSubstring("the prompt has 3 tokens, but the model's context is 2"));
     }
   });
-  each_kind({.vocab = 1}, [](auto& m) {
+  least_and_most({.vocab = 1}, [](auto& m) {
     const token_list zeros{0, 0};
     CHECK(decode(m, zeros).response == token_list{0});
     CHECK(decode(m, zeros, {.temperature = 0}).response == token_list{0});
@@ -162,7 +148,7 @@ TEST_CASE("decode: where a reply ends") {
 }
 
 TEST_CASE("decode: tokens as they come") {
-  each_kind({.seed = 9}, [](auto& m) {
+  least_and_most({.seed = 9}, [](auto& m) {
     std::map<index_t, decoded_text> told;
     decoding_options o{.max_new_tokens = 10, .sequences = {.sequences = 3}};
     o.on_token = [&](const written_token& w) {
@@ -184,7 +170,7 @@ TEST_CASE("decode: tokens as they come") {
 }
 
 TEST_CASE("decode: no limit is passed, and a reply that is cut off is the beginning of what it would have been") {
-  each_kind({.seed = 5, .vocab = 6, .spread = 2}, [](auto& m) {
+  least_and_most({.seed = 5, .vocab = 6, .spread = 2}, [](auto& m) {
     decoding_options o{.max_new_tokens = 8, .seed = 3};
     const auto whole = decode_many(m, prompt, 5, o);
     for (std::int64_t most = 0; most <= 3 + 5 * 7; ++most) {
@@ -222,20 +208,9 @@ TEST_CASE("decode: no limit is passed, and a reply that is cut off is the beginn
 }
 
 TEST_CASE("decode: whatever call of the model fails, nothing is left behind") {
-  each_kind({.seed = 5, .vocab = 6}, [](auto& m) {
+  least_and_most({.seed = 5, .vocab = 6}, [](auto& m) {
     const decoding_options o{.max_new_tokens = 6, .sequences = {.sequences = 3}};
-    bool failed = true;
-    for (std::int64_t k = 1; failed; ++k) {
-      m.witness->fuse = {.calls = 0, .fail_at = k};
-      failed = false;
-      try {
-        (void)decode_many(m, prompt, 5, o);
-      } catch (const toy_failure&) {
-        failed = true;
-      }
-      if (m.witness->live != 0) FAIL_CHECK("a sequence is left after call " << k);
-    }
-    m.witness->fuse = {};
+    CHECK(each_failure(m, m.witness->fuse, [&] { (void)decode_many(m, prompt, 5, o); }) > 0);
     m.witness->nan_at = m.witness->logits + 2;
     CHECK_THROWS_WITH(decode_many(m, prompt, 5, o), ContainsSubstring("is not a number"));
     m.witness->nan_at = -1;
@@ -246,7 +221,7 @@ TEST_CASE("decode: whatever call of the model fails, nothing is left behind") {
 
 TEST_CASE("decode: little memory changes nothing") {
   for (const std::int64_t cells : {11, 14, 25})
-    each_kind({.seed = 5, .vocab = 6, .spread = 2}, [&](auto& m) {
+    least_and_most({.seed = 5, .vocab = 6, .spread = 2}, [&](auto& m) {
       m.most_cells = cells;
       const decoding_options o{.max_new_tokens = 8, .seed = 3};
       const auto all = decode_many(m, prompt, 6, o);
@@ -273,7 +248,7 @@ TEST_CASE("decode: what it refuses") {
 }
 
 TEST_CASE("continue_texts: texts that are complete stay, a limit leaves the others where they can go on") {
-  each_kind({.seed = 2, .vocab = 6, .end_logit = -2}, [](auto& m) {
+  least_and_most({.seed = 2, .vocab = 6, .end_logit = -2}, [](auto& m) {
     const auto greedy = [](std::size_t, std::size_t, std::span<const float> l) {
       return static_cast<std::int32_t>(std::ranges::max_element(l.begin(), l.end()) - l.begin());
     };

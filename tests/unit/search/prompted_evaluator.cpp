@@ -27,12 +27,6 @@ judge_prompt one_question() {
   return j;
 }
 
-token_list joined(std::initializer_list<token_span> parts) {
-  token_list all;
-  for (const auto p : parts) all.insert(all.end(), p.begin(), p.end());
-  return all;
-}
-
 // Asked by hand.
 double by_hand(const toy_world& w, const judge_prompt& j, const candidate& c, judge_vote vote, judge_spellings spellings) {
   double score = 0;
@@ -69,11 +63,12 @@ struct texts {
   }
 };
 
+// The most that they take.
 template <class E>
-std::vector<double> scores_of(E& e, std::span<const candidate> c) {
-  std::vector<double> y(c.size(), -7);
-  e.score_many(c, y);
-  return y;
+std::int64_t cost_of(const E& e, std::span<const candidate> c) {
+  std::int64_t most = 0;
+  for (const candidate& x : c) most += e.cost(x);
+  return most;
 }
 
 // Of one model type: scores, costs, laws.
@@ -86,8 +81,7 @@ void judges_as_by_hand(index_t sequences) {
           M model(wordy(3));
           prompted_evaluator judge(model, j, {.vote = vote, .spellings = spellings, .sequences = {.sequences = sequences, .share = share}});
           const texts t(11);
-          std::int64_t bound = 0;
-          for (const candidate& c : t.all) bound += judge.cost(c);
+          const std::int64_t bound = cost_of(judge, t.all);
           const auto many = scores_of(judge, t.all);
           CAPTURE(sequences, share, j.endings.size());
           CHECK(judge.tokens_used() <= bound);
@@ -198,7 +192,7 @@ TEST_CASE("prompted_evaluator: what is shown") {
   bare.before.clear(), bare.between.clear();
   prompted_evaluator nothing(model, bare, {.vote = judge_vote::soft});
   const std::vector<candidate> both{{}, {prompt, one, false}};
-  std::int64_t bound = nothing.cost(both[0]) + nothing.cost(both[1]);
+  const std::int64_t bound = cost_of(nothing, both);
   const auto scores = scores_of(nothing, both);
   CHECK(nothing.tokens_used() == bound);
   for (std::size_t i = 0; i < 2; ++i)
@@ -207,37 +201,23 @@ TEST_CASE("prompted_evaluator: what is shown") {
 
 TEST_CASE("prompted_evaluator: whichever call of the model throws, nothing leaks and the next try judges") {
   const texts t(5);
-  const auto tried = [&](auto& model) {
-    const auto want = [&] {
-      std::remove_reference_t<decltype(model)> calm(wordy(11));
-      prompted_evaluator judge(calm, two_orders(), {.sequences = {.sequences = 6}});
-      return scores_of(judge, t.all);
-    }();
-    std::int64_t k = 1;
-    for (bool thrown = true; thrown; ++k) {
-      thrown = false;
-      {
-        prompted_evaluator judge(model, two_orders(), {.sequences = {.sequences = 6}});
-        std::vector<double> y(t.all.size(), -7);
-        model.witness->fuse = {.fail_at = k};
-        try {
-          judge.score_many(t.all, y);
-        } catch (const toy_failure&) {
-          thrown = true;
-          CHECK(y == std::vector<double>(t.all.size(), -7));
-          judge.score_many(t.all, y);
-        }
-        CHECK(y == want);
+  least_and_most(wordy(11), [&](auto& model) {
+    const auto fresh = [&] { return prompted_evaluator(model, two_orders(), {.sequences = {.sequences = 6}}); };
+    const auto want = scores_of(fresh(), t.all);
+    const auto failures = each_failure(model, model.witness->fuse, [&] {
+      auto judge = fresh();
+      std::vector<double> y(t.all.size(), -7);
+      try {
+        judge.score_many(t.all, y);
+      } catch (const toy_failure&) {
+        CHECK(y == std::vector<double>(t.all.size(), -7));
+        CHECK(scores_of(judge, t.all) == want);
+        throw;
       }
-      CHECK(model.witness->live == 0);
-    }
-    CHECK(k > 20);
-    CHECK(model.witness->broken.empty());
-  };
-  plain_toy plain(wordy(11));
-  tried(plain);
-  complete_toy complete(wordy(11));
-  tried(complete);
+      CHECK(y == want);
+    });
+    CHECK(failures > 18);
+  });
 }
 
 TEST_CASE("prompted_evaluator: a model with less memory than it says is asked for less") {
@@ -251,8 +231,7 @@ TEST_CASE("prompted_evaluator: a model with less memory than it says is asked fo
     CHECK(scores[i] == by_hand(model.world, two_orders(), t.all[i], judge_vote::hard, judge_spellings::likeliest));
   for (int again = 0; again < 2; ++again) {
     const std::int64_t before = judge.tokens_used();
-    std::int64_t bound = 0;
-    for (const candidate& c : t.all) bound += judge.cost(c);
+    const std::int64_t bound = cost_of(judge, t.all);
     scores_of(judge, t.all);
     if (again) CHECK(judge.tokens_used() - before <= bound);
   }
@@ -360,10 +339,6 @@ TEST_CASE("judge prompts: a tokenizer of words, and one of the host's") {
   for (const std::int32_t x : t.endings[0].good) spelt.push_back(data::decode(bpe, token_list{x}));
   CHECK(spelt == std::vector<std::string>{"Yes", " Yes"});
 
-  struct words {  // the concept of search
-    std::vector<std::int32_t> encode(const std::string& text) const { return {text.begin(), text.end()}; }
-    std::string decode(token_span t) const { return {t.begin(), t.end()}; }
-  };
-  const judge_prompt h = harmlessness(words{});
+  const judge_prompt h = harmlessness(toy_tokenizer{});  // the concept of search
   CHECK(h.endings[1].good == token_list{'B'});
 }

@@ -289,7 +289,25 @@ TEST_CASE("rain: another child where all are alike and bad") {
   CHECK(t.run().counters.added == 0);
 }
 
-TEST_CASE("rain: the best that was judged") {
+TEST_CASE("rain: a token that cannot follow never does") {
+  trial t(steady({0, 0.7, 0, 0.3, 0, 0, 0, 0}));
+  t.o.set_lengths = {1};
+  t.o.max_new_tokens = 4;
+  bool all = true;
+  t.judge.says = [&all](const candidate& c) {
+    for (const std::int32_t x : c.response) all = all && (x == 1 || x == 3);
+    return -0.5;  // other children are wanted
+  };
+  for (const index_t width : {1, 8}) {
+    t.o.width = width;
+    const rain_result r = t.run();
+    CHECK(r.response.size() == 4);
+    CHECK(r.counters.added == 0);
+  }
+  CHECK(all);
+}
+
+TEST_CASE("rain: the best that was judged, of equals the longest") {
   trial t(steady({0.001, 0.6, 0.2, 0.199}));
   t.o.set_lengths = {1, 2};
   t.judge.says = [](const candidate& c) { return c.response.size() == 3 && c.response[0] == 2 ? 0.9 : 0.1; };
@@ -297,6 +315,8 @@ TEST_CASE("rain: the best that was judged") {
   CHECK(r.best.size() == 3);
   CHECK(r.best[0] == 2);
   CHECK(r.best_score == 0.9);
+  t.judge.says = always(0.5);
+  CHECK(t.run().best.size() > 1);
 }
 
 TEST_CASE("rain: round by round, it is the same") {
@@ -403,6 +423,17 @@ TEST_CASE("rain: condemned, and it ends with the best so far") {
   CHECK(r.response == r.best);
   CHECK(r.response == token_list{1});
   CHECK(r.best_score == 0.5);
+  // The empty reply may be the best there is; the event says what was taken back.
+  t.judge.says = [](const candidate& c) { return c.response.empty() ? 0.9 : c.response.size() > 1 ? -1.0 : 0.5; };
+  t.o.rollout = false;
+  index_t taken_back = -1;
+  t.o.on_commit = [&taken_back](const rain_commit& c) {
+    if (c.condemned) taken_back = c.taken_back;
+  };
+  const rain_result none = t.run();
+  CHECK(none.reason == stop_reason::condemned);
+  CHECK(none.response.empty());
+  CHECK(taken_back == 1);
 }
 
 TEST_CASE("rain: condemned, and it goes back and another way") {

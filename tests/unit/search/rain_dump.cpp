@@ -22,17 +22,8 @@ namespace {
 using toy_search = rain_search<complete_toy, toy_judge>;
 
 /// Words that no format likes.
-std::string nasty(token_span tokens) {
-  static const std::vector<std::string> words{"",     "\"",       "\\",       "\n",  "</script>", "\x01\x7f",
-                                              "\xff", "\xe2\x82", "\xc3\xa9", "a\\", "&amp;",     "{|}<b>"};
-  std::string text;
-  for (const std::int32_t t : tokens) text += words[static_cast<std::size_t>(t)];
-  return text;
-}
-struct word_tokenizer {
-  std::vector<std::int32_t> encode(const std::string&) const { return {}; }
-  std::string decode(token_span tokens) const { return nasty(tokens); }
-};
+const toy_tokenizer words{{"", "\"", "\\", "\n", "</script>", "\x01\x7f", "\xff", "\xe2\x82", "\xc3\xa9", "a\\", "&amp;", "{|}<b>"}};
+std::string nasty(token_span tokens) { return words.decode(tokens); }
 
 /// A search and what it needs.
 struct run {
@@ -68,6 +59,19 @@ rain_options short_options() {
   o.least_simulations = 6;
   return o;
 }
+
+/// One that has ended.
+struct whole_run : run {
+  explicit whole_run(bool keep = true, bool reuse = true) : run(options(keep, reuse)) { finish(); }
+
+ private:
+  static rain_options options(bool keep, bool reuse) {
+    rain_options o = short_options();
+    o.keep_discarded = keep;
+    o.reuse = reuse;
+    return o;
+  }
+};
 
 /// Whether records fit together; "" or what is wrong.
 std::string misfit(const std::vector<rain_record>& all) {
@@ -172,25 +176,22 @@ struct dot_graph {
   std::string rest_;
 };
 
+template <class F>
+std::string written(const F& write) {
+  std::ostringstream out;
+  write(out);
+  return out.str();
+}
 template <class... A>
 std::string json_of(const A&... a) {
-  std::ostringstream out;
-  write_json(out, a...);
-  return out.str();
+  return written([&](std::ostream& out) { write_json(out, a...); });
 }
 template <class... A>
 std::string dot_of(const A&... a) {
-  std::ostringstream out;
-  write_dot(out, a...);
-  return out.str();
+  return written([&](std::ostream& out) { write_dot(out, a...); });
 }
 
 }  // namespace
-
-/// Nothing is right that is longer than it may be for good: a search commits, finds out, and goes back.
-std::function<double(const candidate&)> dead_ends(std::size_t longest) {
-  return [=](const candidate& c) { return c.response.size() > longest || (!c.response.empty() && c.response.back() == 0) ? -1.0 : 1.0; };
-}
 
 TEST_CASE("rain dump: ids are unique and parents known, whatever is kept, reused or taken back") {
   std::int64_t rewound = 0, large = 0;
@@ -283,11 +284,8 @@ TEST_CASE("rain dump: JSON says what the search says") {
 }
 
 TEST_CASE("rain dump: JSON of any text") {
-  rain_options o = short_options();
-  o.keep_discarded = true;
-  run r(o);
-  r.finish();
-  const std::string text = json_of(r.search, word_tokenizer{});
+  const whole_run r;
+  const std::string text = json_of(r.search, words);
   CHECK(text.find("</script>") == std::string::npos);
   const auto j = nlohmann::json::parse(text);
   std::size_t broken = 0;
@@ -303,7 +301,7 @@ TEST_CASE("rain dump: JSON of any text") {
     broken += raw != valid(raw);
   }
   CHECK(broken > 10);
-  CHECK(json_of(r.search, word_tokenizer{}) == json_of(r.search, nasty));
+  CHECK(json_of(r.search, words) == json_of(r.search, nasty));
 
   // Every byte, and bytes at random: a strict reader takes them all, and what is UTF-8 comes back.
   const auto back = [](const std::string& s) { return nlohmann::json::parse(detail::json_string(s)).get<std::string>(); };
@@ -333,10 +331,7 @@ TEST_CASE("rain dump: numbers do not depend on the stream") {
     char do_thousands_sep() const override { return '.'; }
     std::string do_grouping() const override { return "\3"; }
   };
-  rain_options o = short_options();
-  o.keep_discarded = true;
-  run r(o);
-  r.finish();
+  const whole_run r;
   std::ostringstream plain, local;
   local.imbue(std::locale(std::locale::classic(), new german));
   local.precision(2);
@@ -357,15 +352,11 @@ TEST_CASE("rain dump: DOT of any text, thick where it was committed") {
   for (const bool reuse : {false, true})
     for (const bool keep : {false, true}) {
       INFO("reuse " << reuse << ", keep " << keep);
-      rain_options o = short_options();
-      o.keep_discarded = keep;
-      o.reuse = reuse;
-      run r(o);
-      r.finish();
+      const whole_run r(keep, reuse);
       const auto all = r.search.records();
       const rain_dot_options everything{.most_children = 1000, .least_visits = 0};
       for (const std::string& text :
-           {dot_of(r.search, nasty, everything), dot_of(r.search, word_tokenizer{}, everything), dot_of(r.search, everything)}) {
+           {dot_of(r.search, nasty, everything), dot_of(r.search, words, everything), dot_of(r.search, everything)}) {
         const dot_graph g(text);
         CHECK(g.error == "");
         CHECK(g.nodes.size() == all.size());
@@ -381,10 +372,7 @@ TEST_CASE("rain dump: DOT of any text, thick where it was committed") {
 }
 
 TEST_CASE("rain dump: DOT folds what was visited least, never what was committed") {
-  rain_options o = short_options();
-  o.keep_discarded = true;
-  run r(o);
-  r.finish();
+  const whole_run r;
   const auto all = r.search.records();
   std::map<std::int64_t, std::size_t> children;
   for (const rain_record& x : all) ++children[x.parent];

@@ -114,6 +114,24 @@ rain_options random_options(std::uint64_t seed) {
 
 }  // namespace
 
+TEST_CASE("rain: what presets are") {
+  const rain_options paper = rain_options::paper(), hh = rain_options::reference_hh(), adv = rain_options::reference_adv(),
+                     truth = rain_options::reference_truth();
+  CHECK((paper.tree.scale == rain_scale::raw && paper.tree.first_play == rain_first_play::neutral && paper.tree.count == rain_count::siblings));
+  CHECK((paper.tree.exploration == 2 && paper.tree.similarity_weight == 0.2 && paper.tree.root_mix == 0));
+  CHECK((!paper.rollout && !paper.reuse && paper.least_simulations == 0 && paper.acceptance == rain_acceptance::iterations));
+  for (const rain_options* o : {&hh, &adv, &truth}) {
+    CHECK((o->tree.scale == rain_scale::unit && o->tree.first_play == rain_first_play::worst && o->tree.count == rain_count::parent));
+    CHECK((o->tree.exploration == 2 && o->tree.root_mix == 0.25 && o->tree.similarity_threshold == 0.95 && o->tree.most_children == 20));
+    CHECK((o->set_lengths == std::vector<index_t>{1, 2, 4, 10} && o->candidates == 10 && o->top_k == 15 && o->rollout && o->reuse));
+    CHECK((o->max_simulations == 50 && o->least_simulations == 15 && o->accept == 0.8 && o->acceptance == rain_acceptance::child_visits));
+    CHECK((!o->sets_end && o->width == 1 && o->max_rollout_tokens == 2048 && o->max_new_tokens == 2048));
+  }
+  CHECK((hh.min_visits == 6 && adv.min_visits == 5 && truth.min_visits == 16));
+  CHECK((hh.draws == 9 && adv.draws == 19 && hh.candidate_temperature == 1 && adv.candidate_temperature == 2));
+  CHECK((!hh.end_token_ends && adv.end_token_ends && truth.end_token_ends && truth.boundary));
+}
+
 TEST_CASE("rain: every preset is the sequential algorithm") {
   both::added = 0;
   for (const auto& [name, preset] : {std::pair{"default", rain_options{}},
@@ -142,6 +160,7 @@ TEST_CASE("rain: any options are the sequential algorithm") {
                           .vocab = r.below(10, 0) == 0 ? 2 : 12,
                           .memory = 1 + r.below(4, 1),
                           .end_logit = r.below(2, 2) == 0 ? -1.0 : -6.0,
+                          .impossible = r.below(3, 8) == 0 ? 0.8 : 0.0,
                           .step = r.below(2, 3) == 0 ? 0.0 : 1.0};
     const token_list prompt = world.vocab == 2 ? token_list{1, 0} : token_list{1, 2, 3};
     const int levels = r.below(3, 6) == 0 ? 0 : 3;

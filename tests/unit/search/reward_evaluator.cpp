@@ -1,5 +1,6 @@
 // Reward models as judges: what they are shown, what becomes of their numbers, what is refused.
 #include "support/gradients.hpp"
+#include "support/small_language_models.hpp"
 
 #include <plumb/search/reward_evaluator.hpp>
 
@@ -39,7 +40,7 @@ struct float_reward {
   }
 };
 
-const std::vector<std::int32_t> one{1, 2}, other{1, 3}, same{1, 2}, short_reply{4}, long_reply{5, -6, 9};
+const token_list one{1, 2}, other{1, 3}, same{1, 2}, short_reply{4}, long_reply{5, -6, 9};
 const std::vector<candidate> four{{one, short_reply, false}, {other, long_reply, true}, {same, {}, true}, {{}, long_reply, false}};
 
 }  // namespace
@@ -50,11 +51,9 @@ static_assert(!metered_evaluator<reward_evaluator<float_reward>>);
 TEST_CASE("reward_evaluator: one call for all candidates, which are rollouts as a policy's") {
   adding_reward<double> reward;
   reward_evaluator judge(reward);
-  std::vector<double> y(4);
-  judge.score_many(four, y);
-  CHECK(y == std::vector<double>{4, 8, 0, 8});
+  CHECK(scores_of(judge, four) == std::vector<double>{4, 8, 0, 8});
   CHECK(reward.calls == 1);
-  CHECK(reward.seen.prompt == std::vector<std::int32_t>{0, 1, 0, 3 - 1});
+  CHECK(reward.seen.prompt == token_list{0, 1, 0, 3 - 1});
   CHECK(reward.seen.ended == std::vector<std::uint8_t>{0, 1, 0, 0});  // a text without tokens has no end token
   CHECK(reward.seen.own_count(1) == 3);
   CHECK(reward.seen.prompt_count(1) == 2);
