@@ -174,9 +174,7 @@ struct oracle_judge {
 template <class B>
 class player {
  public:
-  explicit player(writer<B>& w)
-      : lm_(w.compute(), w.memory(), w.model(), stop, {.tokens = 8192, .sequences = 96}),
-        embedder_(table_of(w.model())) {}
+  explicit player(writer<B>& w) : lm_(w.compute(), w.memory(), w.model(), stop, {.tokens = 8192, .sequences = 96}), embedder_(table_of(w.model())) {}
 
   written greedy(int topic) { return decoded(topic, 0, 0); }
   written sampled(int topic, std::uint64_t seed) { return decoded(topic, 1, seed); }
