@@ -78,7 +78,7 @@ int main() {
   const std::vector<std::int32_t> prompt{model.id("soup!")};
   const auto is_rude = [&](std::int32_t w) { return std::string(rude).find(" " + model.word(w) + " ") != std::string::npos; };
   const auto judge = [&](const plumb::candidate& c) { return std::ranges::any_of(c.response, is_rude) ? -1.0 : 1.0; };
-  const auto after_comma = [&](token_span said) { return model.word(said.back()).back() == ','; };
+  const auto after_comma = [&](token_span said) { return !said.empty() && model.word(said.back()).back() == ','; };
   const auto print = [&](const std::string& who, token_span said, const plumb::search_counters& used) {
     std::printf("%-13s %s (%d words read, %d texts judged)\n", who.c_str(), model.say(said).c_str(), static_cast<int>(used.tokens),
                 static_cast<int>(used.judgements));

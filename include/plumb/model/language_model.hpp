@@ -113,7 +113,7 @@ concept embedder = requires(E& e, const E& seen, std::span<const std::int32_t> t
 /// Turns off what compares texts.
 struct no_embedder {};
 
-/// Whether a text may be judged where it is: `b(response)`; asked after each token.
+/// Whether a text may be judged where it is: `b(response)`; asked after each token, and by RAIN of an empty response before there is one.
 template <class F>
 concept boundary = std::predicate<F&, std::span<const std::int32_t>>;
 /// Every place is good enough: nothing is written beyond a candidate.

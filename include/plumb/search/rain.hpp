@@ -64,7 +64,7 @@ struct rain_options {
   bool rollout = true;                     ///< the paper has none; the code has
   double rollout_temperature = 1;          ///< 0: greedy
   index_t max_rollout_tokens = 64;
-  std::function<bool(std::span<const std::int32_t>)> boundary{};  ///< of the response: a rollout may stop here. None: it goes to its end
+  std::function<bool(std::span<const std::int32_t>)> boundary{};  ///< of the response, empty at first: a rollout may stop here. None: at its end
   std::function<std::size_t(std::span<const std::int32_t>)> shown{};  ///< tokens of the response that the judge sees; none: all
   // The tree.
   rain_tree_options tree = rain_tree_options::reference();
@@ -88,7 +88,7 @@ struct rain_options {
   // The end.
   index_t max_new_tokens = 256;
   bool end_token_ends = true;              ///< a set that holds the end token ends the reply
-  std::function<bool(std::span<const std::int32_t>)> stop{};  ///< of the response: it ends here
+  std::function<bool(std::span<const std::int32_t>)> stop{};  ///< of the response, empty at first: it ends here
   rain_fallback fallback = rain_fallback::go_on;
   double condemned = -1;                   ///< a child of this value or less is condemned; a soft judge hardly ever says -1
   index_t rewind_commits = 1;              ///< commits that a rewind takes back
