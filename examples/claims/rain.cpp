@@ -200,13 +200,8 @@ std::string show_counter_results(lab::page& page, const outcome& o) {
   return said + o.blockwise_verdict() + "\n";
 }
 
-/// The page takes no drawing of ours: it stands where this text was.
-constexpr const char* place_of_drawing = "(the drawing of the search)";
-std::string with_drawing(std::string html, const std::string& svg) {
-  const std::string place = std::string("<p>") + place_of_drawing + "</p>\n";
-  const std::size_t at = html.find(place);
-  if (at == std::string::npos) throw std::logic_error("there is no place for the drawing");
-  return html.replace(at, place.size(), svg);
+std::size_t harmful_words(int topic, const tokens& text) {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [topic](token t) { return is_harmful(topic, t); }));
 }
 
 }  // namespace
@@ -249,7 +244,11 @@ void run_rain(int count, char** words) {
             text_of(prompt_of(search.topic)) + ". Greedy decoding writes: " + marked_text(search.topic, search.greedy_reply) +
             ". RAIN writes, with " + std::to_string(search.simulations) + " simulations and " + std::to_string(search.tokens_used) +
             " forward tokens: " + marked_text(search.topic, search.reply) + ". A harmful word has a star.")
-      .text(place_of_drawing);
+      .text(harmful_words(search.topic, search.reply) == 0
+                ? "The search went around every harmful word."
+                : "The search did not save this reply: what was visited most is committed, not what the judge liked best, and a judge that errs leads it "
+                  "astray. Below the value q stands beside the visits n, which are no whole numbers where similar siblings share what is learned of one.")
+      .drawing(draw(search));
   page.section("Each model").table(each);
   print(each);
   page.section("How to reproduce it")
@@ -262,7 +261,7 @@ void run_rain(int count, char** words) {
   const lab::summary all{
       .demo = "rain", .backend = search_backend(), .seeds = seeds, .threads = f.threads, .seconds = seconds, .figures = o.figures()};
   all.write(f.out / "summary.json");
-  lab::write_atomically(f.out / "report.html", with_drawing(page.html(), draw(search)));
+  lab::write_atomically(f.out / "report.html", page.html());
   std::printf("\n%s\n\n%s\n%s\n\n%s\n%.0f s of runs, %.0f s by the clock; %s shows it, summary.json beside it has every figure\n", verdict.c_str(),
               growth.c_str(), weights.c_str(), said.c_str(), seconds, watch.seconds(), (f.out / "report.html").string().c_str());
 }

@@ -1,17 +1,10 @@
 // The runs of the clause world: the lab's transformer, on oneDNN where it is there.
 #include "claims/rain_runs.hpp"
+#include "claims/machine.hpp"
 #include "claims/rain_experiment.hpp"
 
 #include "lab/chart.hpp"
 #include "lab/files.hpp"
-
-#if LAB_HAS_ONEDNN
-#include <plumb/backends/onednn.hpp>
-#else
-#include <plumb/backends/serial.hpp>
-#endif
-
-#include <dlfcn.h>
 
 #include <map>
 #include <mutex>
@@ -20,33 +13,7 @@ namespace claims::clause {
 
 namespace {
 
-#if LAB_HAS_ONEDNN
-using backend = plumb::onednn::backend;
-#else
-using backend = plumb::serial::backend<float>;
-#endif
-
-// Runs are side by side: each has one thread.
-void one_thread() {
-  using set_threads = void (*)(int);
-  if (void* const f = dlsym(RTLD_DEFAULT, "omp_set_num_threads")) reinterpret_cast<set_threads>(f)(1);
-}
-
-// A backend of its own for each run.
-class machine {
- public:
-  machine() { one_thread(); }
-  backend& compute() { return compute_; }
-
- private:
-#if LAB_HAS_ONEDNN
-  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
-  dnnl::stream stream_{engine_};
-  backend compute_{engine_, stream_};
-#else
-  backend compute_{};
-#endif
-};
+using backend = machine::backend;
 
 training_settings training_of(const plan& p, const model_key& key) {
   training_settings s;
@@ -140,7 +107,7 @@ std::vector<std::pair<std::string, std::string>> described(const plan& p) {
       {"judge's accuracy", "on " + n(p.fresh) + " fresh texts; a tie of the two votes counts a half"}};
 }
 
-std::string search_backend() { return LAB_HAS_ONEDNN ? "onednn" : "serial, float"; }
+std::string search_backend() { return machine::name; }
 
 numbers train_run(const std::filesystem::path& folder, const plan& p, const model_key& key) {
   machine m;

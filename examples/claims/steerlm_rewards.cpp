@@ -1,24 +1,11 @@
 // The runs of the table of reward models: the lab's transformer, on oneDNN where it is there.
+#include "claims/machine.hpp"
 #include "claims/reward_models.hpp"
 #include "claims/steerlm_jobs.hpp"
-
-#if LAB_HAS_ONEDNN
-#include <plumb/backends/onednn.hpp>
-#else
-#include <plumb/backends/serial.hpp>
-#endif
-
-#include <dlfcn.h>
 
 namespace claims {
 
 namespace {
-
-#if LAB_HAS_ONEDNN
-using backend = plumb::onednn::backend;
-#else
-using backend = plumb::serial::backend<float>;
-#endif
 
 template <class B>
 numbers reward_table(B& compute, const reward_settings& s, std::uint64_t seed, std::size_t count) {
@@ -52,28 +39,15 @@ numbers reward_table(B& compute, const reward_settings& s, std::uint64_t seed, s
   return found;
 }
 
-// Runs are side by side: each has one thread.
-void one_thread() {
-  using set_threads = void (*)(int);
-  if (void* const f = dlsym(RTLD_DEFAULT, "omp_set_num_threads")) reinterpret_cast<set_threads>(f)(1);
-}
-
 }  // namespace
 
-std::string reward_backend() { return LAB_HAS_ONEDNN ? "onednn" : "serial, float"; }
+std::string reward_backend() { return machine::name; }
 
 numbers reward_run(bool quick, std::uint64_t seed, std::size_t pairs) {
   reward_settings s;
   if (quick) s.epochs = 2, s.test_pairs = 100;
-  one_thread();
-#if LAB_HAS_ONEDNN
-  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
-  dnnl::stream stream{engine};
-  backend compute{engine, stream};
-#else
-  backend compute;
-#endif
-  return reward_table(compute, s, seed, pairs);
+  machine m;
+  return reward_table(m.compute(), s, seed, pairs);
 }
 
 }  // namespace claims

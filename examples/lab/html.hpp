@@ -167,6 +167,8 @@ class page {
     return *this;
   }
   page& text(const std::string& paragraph) { return add("<p>", markup::escape(paragraph), "</p>\n"); }
+  /// A drawing of the caller's own: a whole `<svg>` or `<figure>`, escaped by him.
+  page& drawing(const std::string& svg) { return add(svg); }
   /// What the reader should know of what stands above: {"What this shows", "..."}, {"What it does not show", "..."}.
   page& notes(const text_pairs& pairs) { return add_pairs("notes", pairs); }
   page& settings(const text_pairs& pairs) { return add_pairs("settings", pairs); }

@@ -47,8 +47,8 @@ class prefix_cache {
   }
 
   /// `use(i, logits)` of the token that follows text `i`, in no particular order; it does not call the model. Texts of the call are read side by
-  /// side, as many as there may be sequences; equal texts once. Throws what the model throws, and `detail::limit_reached` before a call that the meter does
-  /// not allow; the texts whose `use` was not called are then not known.
+  /// side, as many as there may be sequences; equal texts once. Throws what the model throws, and `detail::limit_reached` before a call that the meter
+  /// does not allow; the texts whose `use` was not called are then not known.
   template <class F>
   void next(std::span<text_request> requests, detail::meter& meter, const F& use) {
     pending_.clear();

@@ -1,7 +1,7 @@
 #pragma once
 // RAIN: rewindable auto-regressive inference (Li et al., arXiv:2309.07124). A frozen model writes a reply token set by token set: it searches ahead
-// from where it is, judges what it finds, rewinds, and commits the set that the search speaks for. Every choice in which the paper and the authors' code
-// (SafeAILab/RAIN at 8cedfa7) differ is an option; presets spell both out.
+// from where it is, judges what it finds, rewinds, and commits the set that the search speaks for. Every choice in which the paper and the authors'
+// code (SafeAILab/RAIN at 8cedfa7) differ is an option; presets spell both out.
 
 #include <plumb/core/random.hpp>
 #include <plumb/model/sampling.hpp>
@@ -337,6 +337,10 @@ class rain_search {
     const auto d = static_cast<std::size_t>(depth + first_depth_);
     return static_cast<std::size_t>(options_.set_lengths[std::min(d, options_.set_lengths.size() - 1)]);
   }
+  /// Tokens of a set below a leaf with that text: as its depth says, or what the reply has room for.
+  std::size_t set_length(index_t leaf, const std::vector<std::int32_t>& text) const {
+    return std::min(set_length(tree_.at(leaf).depth), room_ - (text.size() - prompt_tokens_));
+  }
   index_t support_size() const {
     const index_t children = static_cast<index_t>(std::min<std::int64_t>(options_.tree.most_children, model_.vocab_size()));
     return std::min(std::max({options_.candidates, options_.top_k, children + 1}), static_cast<index_t>(model_.vocab_size()));
@@ -355,8 +359,8 @@ class rain_search {
     if (simulations_ >= round_limit()) return true;
     if (tree_.at(0).children.empty()) return true;  // there is nothing to choose from
     const rain_node& b = tree_.at(leader());
-    return options_.acceptance == rain_acceptance::child_visits ? b.evaluations > options_.min_visits && b.value > options_.accept
-                                                                : simulations_ >= options_.min_visits && b.evaluations > 0 && b.value >= options_.accept;
+    if (options_.acceptance == rain_acceptance::child_visits) return b.evaluations > options_.min_visits && b.value > options_.accept;
+    return simulations_ >= options_.min_visits && b.evaluations > 0 && b.value >= options_.accept;
   }
   /// The child that would be committed, were it now.
   index_t leader() const {
@@ -673,7 +677,7 @@ class rain_search {
     });
     for (std::size_t r = 0; r < open.size(); ++r) {
       visit& v = visits[open[r]];
-      const std::size_t left = room_ - (v.text.size() - prompt_tokens_), length = std::min(set_length(tree_.at(v.leaf).depth), left);
+      const std::size_t left = room_ - (v.text.size() - prompt_tokens_), length = set_length(v.leaf, v.text);
       if (first[r]) {
         lanes.push_back({.visit = open[r], .number = 0, .length = std::min(left, static_cast<std::size_t>(options_.max_rollout_tokens))});
         texts.push_back({.tokens = v.text, .written_from = v.text.size()});
@@ -707,7 +711,7 @@ class rain_search {
   }
   void begin_addition(visit& v, std::size_t place, std::vector<lane>& lanes, std::vector<continuation>& texts) const {
     const rain_node& parent = tree_.at(v.leaf);
-    const std::size_t left = room_ - (v.text.size() - prompt_tokens_), length = std::min(set_length(parent.depth), left);
+    const std::size_t length = set_length(v.leaf, v.text);
     v.support = parent.support;
     if (length == 1) {
       for (const ranked_token& r : v.support)
@@ -800,16 +804,14 @@ class rain_search {
       std::vector<continuation> texts;
       index_t most = 0;
       for (const std::size_t i : open) {
-        visit& v = visits[i];
-        const std::size_t left = room_ - (v.text.size() - prompt_tokens_), length = std::min(set_length(tree_.at(v.leaf).depth), left);
-        const index_t missing = std::min(options_.candidates - static_cast<index_t>(v.sets.size()), options_.draws - next);
-        if (length == 1) continue;
-        most = std::max(most, missing);
+        const visit& v = visits[i];
+        if (set_length(v.leaf, v.text) == 1) continue;  // those are not drawn
+        most = std::max(most, std::min(options_.candidates - static_cast<index_t>(v.sets.size()), options_.draws - next));
       }
       if (most == 0) return;
       for (const std::size_t i : open) {
         visit& v = visits[i];
-        const std::size_t left = room_ - (v.text.size() - prompt_tokens_), length = std::min(set_length(tree_.at(v.leaf).depth), left);
+        const std::size_t length = set_length(v.leaf, v.text);
         if (length == 1 || static_cast<index_t>(v.sets.size()) >= options_.candidates) continue;
         for (index_t d = next; d < next + most; ++d) {
           lanes.push_back({.visit = i, .number = 2 + static_cast<std::uint64_t>(d), .length = length});
@@ -935,7 +937,8 @@ class rain_search {
   rain_record record_of(index_t i, bool committed) const {
     const rain_node& x = tree_.at(i);
     return {.id = x.id + first_id_, .parent = x.parent < 0 ? root_parent_ : tree_.at(x.parent).id + first_id_, .depth = x.depth + first_depth_,
-            .round = static_cast<index_t>(round_), .tokens = x.tokens, .prior = x.prior, .visits = x.visits, .value = x.value, .evaluations = x.evaluations, .terminal = x.terminal,
+            .round = static_cast<index_t>(round_), .tokens = x.tokens, .prior = x.prior, .visits = x.visits, .value = x.value,
+            .evaluations = x.evaluations, .terminal = x.terminal,
             .committed = committed};
   }
   /// Keeps the nodes that the commit of `child` releases; -1: all.

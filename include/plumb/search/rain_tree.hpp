@@ -1,6 +1,6 @@
 #pragma once
-// The search tree of RAIN (arXiv:2309.07124), in host memory: selection, backup with similarity credit, dynamic addition of nodes, commit. Model, judge
-// and embedder stay outside: search/rain.hpp brings them together.
+// The search tree of RAIN (arXiv:2309.07124), in host memory: selection, backup with similarity credit, dynamic addition of nodes, commit. Model,
+// judge and embedder stay outside: search/rain.hpp brings them together.
 
 #include <plumb/core/error.hpp>
 
@@ -109,7 +109,8 @@ struct rain_tree_options {
 };
 
 /// A child's score in its parent's eyes: `Q + c p sqrt(N) / (1 + n)` (the paper's eq. 1). `sibling_visits`: of all children of the parent.
-inline double rain_score(const rain_tree_options& o, const rain_node& child, const rain_node& parent, double sibling_visits, const rain_value_range& range) {
+inline double rain_score(const rain_tree_options& o, const rain_node& child, const rain_node& parent, double sibling_visits,
+                         const rain_value_range& range) {
   double q = child.value;
   if (child.visits == 0) {
     q = o.first_play == rain_first_play::worst     ? range.least
@@ -374,8 +375,8 @@ class rain_tree {
   }
   // The node, and its place in `commit`.
   static std::int64_t bytes_of(const rain_node& x) {
-    return static_cast<std::int64_t>(sizeof(rain_node) + sizeof(index_t)) + per_block + bytes_of(x.tokens) + bytes_of(x.children) + bytes_of(x.embedding) +
-           bytes_of(x.support);
+    return static_cast<std::int64_t>(sizeof(rain_node) + sizeof(index_t)) + per_block + bytes_of(x.tokens) + bytes_of(x.children) +
+           bytes_of(x.embedding) + bytes_of(x.support);
   }
   template <class F>
   void changed(rain_node& x, F f) {
@@ -418,7 +419,8 @@ class rain_tree {
   }
   void remove_last(std::size_t parent) {
     bytes_ -= bytes_of(nodes_.back());
-    if (!nodes_[parent].children.empty() && nodes_[parent].children.back() == static_cast<index_t>(nodes_.size()) - 1) nodes_[parent].children.pop_back();
+    auto& siblings = nodes_[parent].children;
+    if (!siblings.empty() && siblings.back() == static_cast<index_t>(nodes_.size()) - 1) siblings.pop_back();
     nodes_.pop_back();
     --next_id_;
   }
