@@ -1,5 +1,5 @@
-// Would the runner notice? Copies of the golden files, each with one number changed, must fail in exactly the case that
-// holds it; malformed ones must be refused with a sentence.
+// Would the runner notice? Each case, alone in a file, with one number changed, must fail by the array that holds it;
+// malformed files must be refused with a sentence.
 #include "golden/runner.hpp"
 
 #include <algorithm>
@@ -59,11 +59,11 @@ struct counts {
   int changed = 0, enlarged = 0, missed = 0;
 };
 
-// Writes the file with one number changed, and expects this case, and this array of it, to fail.
-void expect_noticed(const temporary_folder& folder, const json& whole, std::size_t position, const golden_case& c,
-                    const outcome::compared& array, const json& number, counts& n) {
-  json copy = whole;
-  copy["cases"][position][array.kind][array.name]["data"][array.largest] = number;
+// Writes the file of this case with one number changed, and expects this array to fail.
+void expect_noticed(const temporary_folder& folder, const json& alone, const golden_case& c, const outcome::compared& array,
+                    const json& number, counts& n) {
+  json copy = alone;
+  copy["cases"][0][array.kind][array.name]["data"][array.largest] = number;
   const auto failing = failing_cases(folder.write(c.file, copy.dump()));
   ++n.changed;
   const bool named = failing.size() == 1 && failing.begin()->first == c.name && failing.begin()->second.size() == 1 &&
@@ -71,8 +71,8 @@ void expect_noticed(const temporary_folder& folder, const json& whole, std::size
   if (named) return;
   ++n.missed;
   std::printf(
-      "FAILED self-test: %s: case `%s`: `%s` [%zu] was changed to %s, but %zu cases failed instead of this one.\n",
-      c.file.c_str(), c.name.c_str(), array.name.c_str(), array.largest, number.dump().c_str(), failing.size());
+      "FAILED self-test: %s: case `%s`: `%s` [%zu] was changed to %s, but the case %s.\n", c.file.c_str(), c.name.c_str(),
+      array.name.c_str(), array.largest, number.dump().c_str(), failing.empty() ? "passed" : "failed otherwise, too");
 }
 
 const array& golden_of(const golden_case& c, const outcome::compared& compared) {
@@ -150,29 +150,21 @@ json perturbed(const golden_case& c, const outcome::compared& array, counts& n) 
 }
 
 void perturb_every_array(const temporary_folder& folder, const std::filesystem::path& path, counts& n, loose_arrays& loose) {
-  // Without the cases that are not mapped, which would only take time.
-  json whole = parsed(path);
-  std::vector<golden_case> cases;
-  json kept = json::array();
+  const json whole = parsed(path);
+  json alone = whole;  // a file of one case: the others would only take time
   std::size_t position = 0;
-  for (golden_case& c : read_file(path)) {
-    const json& object = whole["cases"][position++];
+  for (const golden_case& c : read_file(path)) {
+    alone["cases"] = json::array({whole["cases"][position++]});
     if (find_mapping(c) == nullptr) continue;
-    kept.push_back(object);
-    cases.push_back(std::move(c));
-  }
-  whole["cases"] = kept;
-  for (std::size_t i = 0; i < cases.size(); ++i) {
-    const golden_case& c = cases[i];
     const outcome o = run_case(*find_mapping(c), backend_kind::serial, c);
     for (const outcome::compared& array : o.arrays) loose.look_at(c, array);
     for (const outcome::compared& array : o.arrays)
       if (!golden_of(c, array).data.empty())  // of no replies with a label, say
-        expect_noticed(folder, whole, i, c, array, perturbed(c, array, n), n);
+        expect_noticed(folder, alone, c, array, perturbed(c, array, n), n);
     // Not a number is never near one.
     for (const outcome::compared& array : o.arrays)
       if (golden_of(c, array).dtype == "float64") {
-        expect_noticed(folder, whole, i, c, array, "nan", n);
+        expect_noticed(folder, alone, c, array, "nan", n);
         break;
       }
   }

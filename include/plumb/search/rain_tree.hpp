@@ -261,7 +261,7 @@ class rain_tree {
         case rain_backup::max: x.value = first ? value : std::max(x.value, value); break;
         case rain_backup::last: x.value = value; break;
       }
-      range_.include(x.value);
+      if (i + 1 < way.size()) range_.include(x.value);  // the root is no child: nothing selects it
     }
   }
 
@@ -307,9 +307,14 @@ class rain_tree {
       if (node_at(c).embedding.empty()) return std::numeric_limits<double>::quiet_NaN();
     double norm = 0;
     for (std::size_t d = 0; d < static_cast<std::size_t>(dimension_); ++d) {
+      // Counted from the first child's, so that the same embeddings have the spread 0.
+      const double origin = node_at(p.children[0]).embedding[d];
       double mean = 0, squares = 0;
-      for (const index_t c : p.children) mean += node_at(c).embedding[d] / static_cast<double>(k);
-      for (const index_t c : p.children) squares += (node_at(c).embedding[d] - mean) * (node_at(c).embedding[d] - mean);
+      for (const index_t c : p.children) mean += (node_at(c).embedding[d] - origin) / static_cast<double>(k);
+      for (const index_t c : p.children) {
+        const double off = (node_at(c).embedding[d] - origin) - mean;
+        squares += off * off;
+      }
       const double variance = squares / static_cast<double>(k - 1);
       norm += variance * variance;
     }

@@ -115,6 +115,24 @@ TEST_CASE("rain: another child is wanted where all are alike and bad") {
   CHECK_FALSE(t.wants_child(0, 1));
 }
 
+TEST_CASE("rain: children that look the same have no spread at all") {
+  for (const std::size_t k : {2u, 3u, 7u, 10u}) {
+    rain_tree t;
+    t.expand(0, sets(k), std::vector<double>(k, 1));
+    for (std::size_t c = 1; c <= k; ++c) t.backup(static_cast<index_t>(c), -1, text{{0.1, 0.7}}.get());
+    CHECK(t.embedding_spread(0) == 0);
+  }
+}
+
+TEST_CASE("rain: the range of values is that of nodes that are selected, the root not among them") {
+  rain_tree t;
+  t.backup(0, 5);
+  CHECK((t.range().least == -1 && t.range().greatest == 1));
+  t.expand(0, sets(2), {1, 1});
+  t.backup(1, -3);
+  CHECK((t.range().least == -3 && t.range().greatest == 1));
+}
+
 TEST_CASE("rain: commit keeps the subtree and its statistics, and nothing else") {
   rain_tree t;
   t.expand(0, sets(2), {1, 1});
