@@ -137,7 +137,7 @@ void show(benchmark::State& state, const plumb::search_counters& c, std::size_t 
   state.counters["drawing and texts, %"] = 100 * (1 - told_apart / c.seconds);
 }
 
-constexpr std::size_t replies = 4;
+constexpr std::size_t replies = 12;
 
 int add_searches(double temperature) {
   const std::string name = "rain/temperature " + std::to_string(static_cast<int>(temperature)) + "/";
