@@ -1,6 +1,8 @@
 #pragma once
 // RAIN written a second time, plainly: one text after the other, each prefix read from its first token, nothing shared, nothing batched, no limits.
-// An oracle for `plumb::rain` at width 1, which has to agree with it to the bit. What a judge condemns is committed all the same.
+// An oracle for `plumb::rain`, which has to agree with it to the bit. What a judge condemns is committed all the same.
+// At width 1 it is a loop over simulations. At a greater width it simulates events: what follows a leaf is written whole when the leaf is selected,
+// and a count of its tokens says when it is there.
 
 #include "support/small_language_models.hpp"
 
@@ -8,6 +10,8 @@
 
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <utility>
 
 namespace plumb_test {
@@ -47,11 +51,27 @@ struct sequential_commit {
   bool operator==(const sequential_commit&) const = default;
 };
 
+/// What happened, so that a test can show that its worlds had it in them.
+struct sequential_events {
+  std::int64_t waves = 0;        ///< draws that followed others because these repeated themselves
+  std::int64_t in_vain = 0;      ///< additions that gave what was there
+  std::int64_t dropped = 0;      ///< additions still under way when their round ended
+  std::int64_t replaced = 0;     ///< leaves selected while others of an earlier moment were under way
+  std::int64_t waited = 0;       ///< leaves that were known and had to wait for others before they were judged, counted at each event
+  std::int64_t equal = 0;        ///< texts that were in one call of the judge before
+  std::int64_t overtaken = 0;    ///< leaves judged before one that was selected earlier
+  std::int64_t passed_over = 0;  ///< selections with a closed child on their way
+  std::int64_t shut = 0;         ///< moments at which every leaf was under way and there was room for more
+};
+
 struct sequential_result {
   token_list response{};
   std::vector<sequential_commit> commits{};
   std::int64_t simulations = 0, judged = 0, remembered = 0, embedded = 0, added = 0;
   bool over = false;
+  std::vector<std::int64_t> asked{};  ///< texts of each call of the judge
+  std::int64_t ticks = 0;             ///< of all rounds together
+  sequential_events events{};
 };
 
 class sequential_rain {
@@ -83,29 +103,32 @@ class sequential_rain {
   /// Likewise with a token: a rollout stops at the end token, whatever a set does.
   bool rollout_ends(const token_list& response) const { return (!response.empty() && is_end(response.back())) || stops(response); }
   double uniform(std::uint64_t lane, std::uint64_t t) const {
-    return plumb::rain_uniform(o_.seed, static_cast<std::uint64_t>(rounds_), static_cast<std::uint64_t>(t_), lane, t);
+    return plumb::rain_uniform(o_.seed, static_cast<std::uint64_t>(rounds_), static_cast<std::uint64_t>(number_), lane, t);
   }
 
   // One round of the outer loop: simulations until the child that leads is good enough, then its commit.
   void round() {
     const std::int64_t carry = o_.reuse ? root_->fn : 0;
     const std::int64_t most = std::max(o_.max_simulations - carry, o_.least_simulations);
-    for (t_ = 0; t_ < most;) {
-      simulate();
-      ++t_;
-      const node* b = leader();
-      if (b != nullptr && good_enough(*b)) break;
+    number_ = told_ = 0;
+    if (o_.width == 1) {
+      while (told_ < most && !enough()) simulate();
+    } else {
+      simulate_many(most);
     }
     const std::size_t chosen = o_.commit == plumb::rain_commit_rule::sampled ? sampled() : leading();
-    sequential_commit c{.chosen = chosen, .simulations = t_};
+    sequential_commit c{.chosen = chosen, .simulations = told_};
     for (const auto& x : root_->children) c.table.push_back({x->tokens, x->n, x->q, x->p, x->fn});
     result_.commits.push_back(c);
     commit(chosen);
     ++rounds_;
   }
-  bool good_enough(const node& b) const {
+  bool enough() const {
+    if (told_ == 0 || root_->children.empty()) return false;
+    const node& b = *root_->children[leading()];
     if (b.fn == 0) return false;  // it has no value
-    return o_.acceptance == plumb::rain_acceptance::child_visits ? b.fn > o_.min_visits && b.q > o_.accept : t_ >= o_.min_visits && b.q >= o_.accept;
+    return o_.acceptance == plumb::rain_acceptance::child_visits ? b.fn > o_.min_visits && b.q > o_.accept
+                                                                 : told_ >= o_.min_visits && b.q >= o_.accept;
   }
   std::size_t leading() const {
     const auto better = [&](const node& a, const node& b) {
@@ -120,7 +143,6 @@ class sequential_rain {
       if (better(*root_->children[i], *root_->children[best])) best = i;
     return best;
   }
-  const node* leader() const { return root_->children.empty() ? nullptr : root_->children[leading()].get(); }
   std::size_t sampled() const {
     double sum = 0, reached = 0;
     for (const auto& x : root_->children) sum += x->n;
@@ -156,7 +178,8 @@ class sequential_rain {
     node* x = root_.get();
     token_list response = result_.response;
     while (!x->children.empty()) {
-      if (o_.add_children) add_to(*x, response);
+      if (o_.add_children && wants_child(*x))
+        if (const auto set = another(*x, response)) add(*x, response, *set);
       node* best = x->children[0].get();
       for (const auto& c : x->children)
         if (score(*c) > score(*best)) best = c.get();
@@ -164,11 +187,154 @@ class sequential_rain {
       response.insert(response.end(), x->tokens.begin(), x->tokens.end());
     }
     const token_list judged = rolled_out(*x, response);
+    const std::int64_t before = result_.judged;
     const double s = judge(judged, *x);
-    if (!x->terminal && !full(response)) expand(*x, response);
+    if (result_.judged > before) result_.asked.push_back(1);
+    if (grows(*x, response)) expand(*x, response, candidates(*x, response).sets);
     back_up(x, s, judged, response.size());
+    ++number_;
+    ++told_;
     ++result_.simulations;
   }
+  bool grows(const node& x, const token_list& response) const { return !x.terminal && !full(response); }
+
+  // Many simulations at once.
+
+  /// A leaf that was selected and of which the tree was not told yet.
+  struct leaf_under_way {
+    node* leaf;
+    token_list response, judged;  ///< to the leaf's end, and with its rollout
+    std::vector<set_of_tokens> sets;
+    std::int64_t complete;  ///< the moment at which all of it is written
+    bool known = false;
+  };
+  /// A child on its way to a node that has others.
+  struct child_under_way {
+    node* parent;
+    token_list response;  ///< to the parent's end
+    set_of_tokens set;
+    std::int64_t complete;
+    bool known = false;
+  };
+
+  void simulate_many(std::int64_t most) {
+    std::vector<leaf_under_way> leaves;
+    std::vector<child_under_way> additions;
+    std::int64_t now = 0;
+    while (true) {
+      if (!enough()) select(leaves, additions, now, most - told_);
+      if (leaves.empty()) break;
+      std::int64_t next = std::numeric_limits<std::int64_t>::max();
+      for (const auto& y : leaves)
+        if (!y.known) next = std::min(next, y.complete);
+      for (const auto& y : additions)
+        if (!y.known) next = std::min(next, y.complete);
+      now = next;
+      for (auto& y : leaves) y.known = y.complete <= now;
+      for (auto& y : additions) y.known = y.complete <= now;
+      const auto known = std::ranges::count_if(leaves, &leaf_under_way::known), all = static_cast<std::ptrdiff_t>(leaves.size());
+      if (known >= o_.judge_batch || known == all) tell(leaves);
+      else result_.events.waited += known;
+      for (const auto& y : additions)
+        if (y.known) add(*y.parent, y.response, y.set);
+      std::erase_if(additions, [](const child_under_way& y) { return y.known; });
+    }
+    result_.ticks += now;
+    result_.events.dropped += static_cast<std::int64_t>(additions.size());
+  }
+
+  /// A node's numbers before a virtual loss.
+  struct kept {
+    node* x;
+    double n, q;
+  };
+  void lose(node* leaf, std::vector<kept>& before) const {
+    for (node* x = leaf; x != nullptr; x = x->parent) {
+      before.push_back({x, x->n, x->q});
+      x->n += 1;
+      if (o_.virtual_loss == plumb::rain_virtual_loss::loss) x->q += (-1 - x->q) / x->n;
+    }
+  }
+  /// The leaf is under way, so that nodes with nothing else below them are closed as well.
+  static void close(const node* leaf, std::set<const node*>& closed) {
+    for (const node* x = leaf; x != nullptr; x = x->parent) {
+      if (!std::ranges::all_of(x->children, [&](const auto& c) { return closed.contains(c.get()); })) return;
+      closed.insert(x);
+    }
+  }
+  /// New leaves, until as many are under way as may be, or there are no others.
+  void select(std::vector<leaf_under_way>& leaves, std::vector<child_under_way>& additions, std::int64_t now, std::int64_t most) {
+    std::vector<kept> before;
+    std::set<const node*> closed;
+    for (const leaf_under_way& y : leaves) {
+      lose(y.leaf, before);
+      close(y.leaf, closed);
+    }
+    const bool others = !leaves.empty();
+    while (static_cast<std::int64_t>(leaves.size()) < std::min<std::int64_t>(o_.width, most)) {
+      if (closed.contains(root_.get())) {
+        ++result_.events.shut;
+        break;
+      }
+      leaves.push_back(descended(closed, additions, now));
+      lose(leaves.back().leaf, before);
+      close(leaves.back().leaf, closed);
+      ++number_;
+      result_.events.replaced += others;
+    }
+    for (auto y = before.rbegin(); y != before.rend(); ++y) y->x->n = y->n, y->x->q = y->q;
+  }
+  /// One leaf, with all that will be written for it.
+  leaf_under_way descended(const std::set<const node*>& closed, std::vector<child_under_way>& additions, std::int64_t now) {
+    node* x = root_.get();
+    token_list response = result_.response;
+    bool passed_over = false;
+    while (!x->children.empty()) {
+      const bool one_comes = std::ranges::any_of(additions, [&](const child_under_way& y) { return y.parent == x; });
+      if (o_.add_children && !one_comes && wants_child(*x))
+        if (const auto set = another(*x, response)) {
+          const auto wait = length_below(*x, response) == 1 ? 0 : static_cast<std::int64_t>(set->tokens.size()) - 1;
+          additions.push_back({x, response, *set, now + wait});
+        }
+      node* best = nullptr;
+      for (const auto& c : x->children) {
+        if (closed.contains(c.get())) passed_over = true;
+        else if (best == nullptr || score(*c) > score(*best)) best = c.get();
+      }
+      x = best;
+      response.insert(response.end(), x->tokens.begin(), x->tokens.end());
+    }
+    result_.events.passed_over += passed_over;
+    leaf_under_way y{x, response, rolled_out(*x, response), {}, now};
+    if (!grows(*x, response)) return y;
+    // It is read, which gives the first token of whatever follows it; each further token takes as long.
+    candidate_sets all = candidates(*x, response, static_cast<std::int64_t>(y.judged.size() - response.size()));
+    y.sets = std::move(all.sets);
+    y.complete = now + 1 + all.takes;
+    return y;
+  }
+  /// The judge sees what is known, then the tree hears of it, in the order of selection.
+  void tell(std::vector<leaf_under_way>& leaves) {
+    std::vector<leaf_under_way> known, others;
+    for (auto& y : leaves) {
+      if (y.known && !others.empty()) ++result_.events.overtaken;
+      (y.known ? known : others).push_back(std::move(y));
+    }
+    leaves = std::move(others);
+    const std::int64_t before = result_.judged;
+    std::vector<double> scores;
+    std::map<std::pair<token_list, bool>, double> of_this_call;
+    for (const auto& y : known) scores.push_back(judge(y.judged, *y.leaf, &of_this_call));
+    if (result_.judged > before) result_.asked.push_back(result_.judged - before);
+    for (std::size_t i = 0; i < known.size(); ++i) {
+      const auto& y = known[i];
+      if (grows(*y.leaf, y.response)) expand(*y.leaf, y.response, y.sets);
+      back_up(y.leaf, scores[i], y.judged, y.response.size());
+      ++told_;
+      ++result_.simulations;
+    }
+  }
+
   double score(const node& x) const {
     const plumb::rain_tree_options& t = o_.tree;
     double below = 0;
@@ -246,20 +412,42 @@ class sequential_rain {
   set_of_tokens draw(const token_list& response, std::size_t length, std::uint64_t lane) const {
     return written(response, length, [&](std::size_t t) { return uniform(lane, t); });
   }
-  void expand(node& x, const token_list& response) {
+  /// What may follow a leaf, and for how many tokens it is written beyond the first of each text.
+  struct candidate_sets {
+    std::vector<set_of_tokens> sets{};
+    std::int64_t takes = 0;
+  };
+  /// `rollout`: tokens that are written beside the first sets. Draws go in waves: as many as there is room for, and others instead of those that were
+  /// there already once all of the wave is written.
+  candidate_sets candidates(const node& x, const token_list& response, std::int64_t rollout = 0) {
+    candidate_sets y;
     const std::size_t length = length_below(x, response);
-    std::vector<set_of_tokens> sets;
+    std::int64_t longest = std::max<std::int64_t>(rollout, 1);  // of the wave
     if (length == 1) {
       for (const weighed& w : likeliest(response, o_.candidate_temperature, o_.candidates))
-        if (w.weight > 0) sets.push_back({{w.token}, w.weight});
-    } else {
-      sets.push_back(greedy(response, length));
-      for (std::int64_t d = 0; d < o_.draws && static_cast<plumb::index_t>(sets.size()) < o_.candidates; ++d) {
-        const set_of_tokens set = draw(response, length, 1 + static_cast<std::uint64_t>(d));
-        if (std::ranges::none_of(sets, [&](const set_of_tokens& y) { return y.tokens == set.tokens; })) sets.push_back(set);
-      }
-      lead_with_greedy(sets);
+        if (w.weight > 0) y.sets.push_back({{w.token}, w.weight});
+      y.takes = longest - 1;
+      return y;
     }
+    y.sets.push_back(greedy(response, length));
+    longest = std::max(longest, static_cast<std::int64_t>(y.sets[0].tokens.size()));
+    std::int64_t drawn = 0;
+    for (bool first = true;; first = false) {
+      const std::int64_t count = std::min<std::int64_t>(o_.candidates - static_cast<std::int64_t>(y.sets.size()), o_.draws - drawn);
+      if (count <= 0 && !first) break;
+      result_.events.waves += !first;
+      for (std::int64_t i = 0; i < count; ++i, ++drawn) {
+        const set_of_tokens set = draw(response, length, 1 + static_cast<std::uint64_t>(drawn));
+        longest = std::max(longest, static_cast<std::int64_t>(set.tokens.size()));
+        if (std::ranges::none_of(y.sets, [&](const set_of_tokens& z) { return z.tokens == set.tokens; })) y.sets.push_back(set);
+      }
+      y.takes += longest - 1;
+      longest = 1;
+    }
+    lead_with_greedy(y.sets);
+    return y;
+  }
+  void expand(node& x, const token_list& response, const std::vector<set_of_tokens>& sets) {
     double sum = 0;
     for (const set_of_tokens& y : sets) sum += y.probability;
     for (const set_of_tokens& y : sets) {
@@ -291,25 +479,29 @@ class sequential_rain {
   }
 
   /// Another child where all are alike and bad.
-  void add_to(node& x, const token_list& response) {
-    if (static_cast<std::int64_t>(x.children.size()) >= o_.tree.most_children) return;
+  bool wants_child(const node& x) const {
+    if (static_cast<std::int64_t>(x.children.size()) >= o_.tree.most_children) return false;
     for (const auto& c : x.children)
-      if (c->fn == 0 || !(c->q < o_.tree.value_threshold)) return;
-    if (world_.embedding && !(spread(x) < o_.tree.variance_threshold * static_cast<double>(length_below(x)))) return;
+      if (c->fn == 0 || !(c->q < o_.tree.value_threshold)) return false;
+    return !world_.embedding || spread(x) < o_.tree.variance_threshold * static_cast<double>(length_below(x));
+  }
+  /// Nothing where there cannot be another.
+  std::optional<set_of_tokens> another(const node& x, const token_list& response) const {
     const std::size_t length = length_below(x, response);
-    set_of_tokens set;
     if (length == 1) {
       const auto all = likeliest(response, o_.candidate_temperature, static_cast<plumb::index_t>(x.children.size()) + 1);
-      if (all.size() == x.children.size()) return;  // the model has no more tokens
-      if (!(all.back().weight > 0)) return;  // nor others that can follow
-      set = {{all.back().token}, all.back().weight};
-    } else {
-      if (x.in_vain >= o_.addition_tries) return;
-      set = draw(response, length, (std::uint64_t{1} << 32) + x.step);
-      if (std::ranges::any_of(x.children, [&](const auto& c) { return c->tokens == set.tokens; })) {
-        ++x.in_vain;
-        return;
-      }
+      if (all.size() == x.children.size()) return {};  // the model has no more tokens
+      if (!(all.back().weight > 0)) return {};         // nor others that can follow
+      return set_of_tokens{{all.back().token}, all.back().weight};
+    }
+    if (x.in_vain >= o_.addition_tries) return {};
+    return draw(response, length, (std::uint64_t{1} << 32) + x.step);
+  }
+  void add(node& x, const token_list& response, const set_of_tokens& set) {
+    if (std::ranges::any_of(x.children, [&](const auto& c) { return c->tokens == set.tokens; })) {
+      ++x.in_vain;
+      ++result_.events.in_vain;
+      return;
     }
     double sum = set.probability;
     for (const auto& c : x.children) sum += c->raw;
@@ -331,17 +523,22 @@ class sequential_rain {
     return std::sqrt(norm);
   }
 
-  double judge(const token_list& judged, const node& leaf) {
+  /// `also`: what the judge says in the same call, which it says of equal texts once.
+  double judge(const token_list& judged, const node& leaf, std::map<std::pair<token_list, bool>, double>* also = nullptr) {
     const bool finished = leaf.terminal ? ends(judged) : rollout_ends(judged);
     const std::size_t shown = o_.shown ? std::min(o_.shown(token_span(judged)), judged.size()) : judged.size();
     const token_list text(judged.begin(), judged.begin() + static_cast<std::ptrdiff_t>(shown));
-    if (const auto found = scores_.find({text, finished}); found != scores_.end()) {
-      ++result_.remembered;
-      return found->second;
-    }
+    for (const auto* scores : {also, &scores_})
+      if (scores != nullptr)
+        if (const auto found = scores->find({text, finished}); found != scores->end()) {
+          ++result_.remembered;
+          result_.events.equal += scores == also;
+          return found->second;
+        }
     ++result_.judged;
     const double s = world_.score({prompt_, text, finished});
     if (o_.remembered_scores > 0) scores_[{text, finished}] = s;
+    if (also != nullptr) (*also)[{text, finished}] = s;
     return s;
   }
 
@@ -393,7 +590,8 @@ class sequential_rain {
   token_list prompt_;
   plumb::rain_options o_;
   std::unique_ptr<node> root_;
-  std::int64_t rounds_ = 0, t_ = 0;  ///< round, and simulation of the round
+  std::int64_t rounds_ = 0;
+  std::int64_t number_ = 0, told_ = 0;  ///< simulations of the round that were selected, and that the tree was told of
   double least_ = -1, greatest_ = 1;
   std::map<std::pair<token_list, bool>, double> scores_{};
   sequential_result result_{};

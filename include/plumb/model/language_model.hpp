@@ -186,5 +186,31 @@ consteval bool check_evaluator() {
                 "\"evaluator\"");
   return any_evaluator<E>;
 }
+/// Likewise of what compares.
+template <class E>
+consteval bool check_embedder() {
+  static_assert(requires(const E& e) { { e.dimension() } -> std::convertible_to<std::size_t>; },
+                "plumb: this embedder has no dimension() that gives a number: see docs/models.md, \"embedder\"");
+  static_assert(requires(E& e, std::span<const std::int32_t> tokens, std::span<float> out) { e(tokens, out); },
+                "plumb: this embedder has no operator()(tokens, floats): see docs/models.md, \"embedder\"");
+  return embedder<E>;
+}
+
+namespace detail {
+// Anything that has a name; says what it lacks. Each search has an overload that takes these and is never defined: an argument has to be converted
+// for it, so it is chosen only where nothing else fits, and its sentence is all that the compiler has to say.
+struct any_model {
+  template <class M>
+  any_model(M&) { static_cast<void>(check_language_model<M>()); }
+};
+struct any_judge {
+  template <class E>
+  any_judge(E&) { static_cast<void>(check_evaluator<E>()); }
+};
+struct any_embedder {
+  template <class E>
+  any_embedder(E&) { static_cast<void>(check_embedder<E>()); }
+};
+}  // namespace detail
 
 PLUMB_NAMESPACE_END

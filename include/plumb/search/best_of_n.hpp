@@ -207,5 +207,8 @@ decode_best_of_n_result decode_best_of_n(M& model, E& judge, std::span<const std
   result.counters.seconds = meter.elapsed();
   return result;
 }
+/// What is no language model or no judge is told what it lacks.
+decode_best_of_n_result decode_best_of_n(detail::any_model, detail::any_judge, std::span<const std::int32_t> prompt,
+                                         const decode_best_of_n_options& = {});
 
 PLUMB_NAMESPACE_END

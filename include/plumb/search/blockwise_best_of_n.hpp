@@ -115,5 +115,8 @@ blockwise_best_of_n_result blockwise_best_of_n(M& model, E& judge, std::span<con
   result.counters.seconds = meter.elapsed();
   return result;
 }
+/// What is no language model or no judge is told what it lacks.
+blockwise_best_of_n_result blockwise_best_of_n(detail::any_model, detail::any_judge, std::span<const std::int32_t> prompt,
+                                               const blockwise_best_of_n_options& = {});
 
 PLUMB_NAMESPACE_END

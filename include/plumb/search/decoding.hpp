@@ -149,4 +149,8 @@ decoded_reply decode(M& model, std::span<const std::int32_t> prompt, const decod
   return {{std::move(all.replies[0])}, all.counters};
 }
 
+/// What is no language model is told what it lacks.
+decoded_replies decode_many(detail::any_model, std::span<const std::int32_t> prompt, index_t count, const decoding_options& = {});
+decoded_reply decode(detail::any_model, std::span<const std::int32_t> prompt, const decoding_options& = {});
+
 PLUMB_NAMESPACE_END

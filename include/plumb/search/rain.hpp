@@ -69,7 +69,7 @@ struct rain_options {
   // The tree.
   rain_tree_options tree = rain_tree_options::reference();
   bool add_children = true;                ///< where all children are alike and bad
-  index_t addition_tries = 4;              ///< draws for one node that may give what is there already
+  index_t addition_tries = 4;              ///< draws for one node that may give what is there already; 0: none is added
   bool reuse = true;                       ///< the committed child's subtree and statistics stay
   // A round.
   std::int64_t max_simulations = 50;       ///< T, less what the committed child was evaluated before,
@@ -79,8 +79,9 @@ struct rain_options {
   double accept = 0.8;                     ///< V
   rain_commit_rule commit = rain_commit_rule::visits_then_value;
   // Leaves side by side.
-  index_t width = 1;                       ///< leaves that are evaluated together; 1: the sequential algorithm
+  index_t width = 1;                       ///< leaves under way at a time; 1: the sequential algorithm
   rain_virtual_loss virtual_loss = rain_virtual_loss::loss;
+  index_t judge_batch = 1;                 ///< leaves wait for the judge until there are so many, or until no other is under way
   // Memory.
   prefix_cache_options sequences{};
   index_t remembered_scores = 4096;        ///< texts whose score is remembered
@@ -142,7 +143,8 @@ struct rain_options {
     limits.require(op);
     if (set_lengths.empty()) fail(message(op) << "option `set_lengths` is empty: a length is needed. Nothing was written.");
     for (const index_t n : set_lengths) require_option(op, "set_lengths", static_cast<double>(n), n >= 1, "1 or more, each");
-    for (const auto& [name, value] : {std::pair{"candidates", candidates}, {"top_k", top_k}, {"width", width}, {"rewind_commits", rewind_commits}})
+    for (const auto& [name, value] : {std::pair{"candidates", candidates}, {"top_k", top_k}, {"width", width}, {"judge_batch", judge_batch},
+                                      {"rewind_commits", rewind_commits}})
       require_option(op, name, static_cast<double>(value), value >= 1, "1 or more");
     for (const auto& [name, value] :
          {std::pair{"draws", draws}, {"max_rollout_tokens", max_rollout_tokens}, {"addition_tries", addition_tries},
@@ -235,8 +237,10 @@ inline chosen_token draw_ranked(std::span<const ranked_token> ranked, index_t k,
 ///
 /// What the model, the judge, the embedder or a callback throws passes through `round()` and loses nothing: `response()` is what was committed, the
 /// tree holds whole simulations only, every sequence is given back when the object is destroyed, and `round()` may be called again.
-template <language_model M, class E, class Embedder = no_embedder>
+template <class M, class E, class Embedder = no_embedder>
 class rain_search {
+  static_assert(check_language_model<M>());
+  static_assert(check_evaluator<E>());
   static constexpr const char* op = "rain";
 
  public:
@@ -248,7 +252,9 @@ class rain_search {
       : rain_search(model, judge, prompt, options, nullptr) {}
   rain_search(M& model, E& judge, std::span<const std::int32_t> prompt, const rain_options& options, Embedder& embedder)
     requires(!std::is_same_v<Embedder, no_embedder>)
-      : rain_search(model, judge, prompt, options, &embedder) {}
+      : rain_search(model, judge, prompt, options, &embedder) {
+    static_assert(check_embedder<Embedder>());
+  }
 
   rain_search(const rain_search&) = delete;
   rain_search& operator=(const rain_search&) = delete;
@@ -258,9 +264,11 @@ class rain_search {
     if (reason_ != stop_reason::none) return false;
     const detail::timed clock(meter_.used.seconds);
     try {
-      while (!enough()) simulate();
+      search();
       return conclude();
     } catch (const detail::limit_reached& reached) {
+      begin_again();
+      under_way_.clear();
       // What the round found so far is committed, if it found anything; no more is searched, so a fallback that searches on has no say.
       const bool hopeless = is_hopeless(), found = simulations_ > 0 && evaluated_children() > 0;
       condemned_ = condemned_ || hopeless;
@@ -268,6 +276,9 @@ class rain_search {
       if (commits) commit(chosen(), hopeless);
       if (reason_ == stop_reason::none) reason_ = reached.reason;
       return commits;
+    } catch (...) {
+      begin_again();
+      throw;
     }
   }
 
@@ -299,8 +310,6 @@ class rain_search {
       : model_(model), embedder_(embedder), options_(checked(options)), tree_(options.tree), cache_(model, options.sequences),
         meter_(options.limits, options.cancel), prompt_(prompt.begin(), prompt.end()),
         judging_(op, judge, meter_, prompt_, options.remembered_scores, true), text_(prompt_), prompt_tokens_(prompt.size()) {
-    static_assert(check_language_model<M>());
-    static_assert(check_evaluator<E>());
     detail::require_prompt(op, model, prompt);
     room_ = detail::room_for_reply(model, prompt, options.max_new_tokens);
     if (room_ == 0) reason_ = stop_reason::length;
@@ -310,27 +319,50 @@ class rain_search {
     return options;
   }
 
+  // A text that is being written for a visit: its rollout, or one of its candidates.
+  struct lane {
+    std::uint64_t number;  ///< 0: the rollout; 1: the greedy set; 2 + d: draw d
+    std::size_t length;    ///< tokens at most
+    std::vector<std::int32_t> text{};  ///< the visit's and what is written
+    index_t from = -1;                 ///< as in `text_request`
+    double probability = 1;
+    bool complete = false;
+  };
   // A leaf that is being evaluated. Nothing of it is in the tree before all of it is known.
   struct visit {
     index_t leaf = 0;
     std::uint64_t simulation = 0;
+    bool adds = false;                      ///< it is no leaf, but is to get one more child
     std::vector<std::int32_t> text{};       ///< prompt, response, path
+    bool rolls = false;                     ///< it has a rollout
+    bool read = false;                      ///< the model has read the text, or need not; what is written below it is in `lanes`
+    bool complete = false;                  ///< all but the judge's word is known
+    bool known = false;                     ///< and its time has come
+    bool due = false;                       ///< the tree is to be told before anything else happens
+    bool told = false;                      ///< and has been
+    std::int64_t time = 0;                  ///< when it was selected, then when the lanes from `taken` on began, then when it was complete
+    std::vector<lane> lanes{};
+    std::size_t taken = 0;                  ///< lanes that have given what they wrote
+    index_t drawn = 0;                      ///< candidates, beside the greedy one
     std::vector<std::int32_t> judged{};     ///< the response with the rollout
     bool finished = false;
     std::vector<ranked_token> support{};
     std::vector<std::vector<std::int32_t>> sets{};  ///< candidates
     std::vector<double> probabilities{};
     bool greedy_first = false;              ///< the first of them is the greedy one
-    bool adds = false;                      ///< it is no leaf, but is to get one more child
     double score = 0;
     std::vector<double> embeddings{};       ///< `[depth, D]`
-  };
-  // A text that is being written for a visit: its rollout, or one of its candidates.
-  struct lane {
-    std::size_t visit;
-    std::uint64_t number;  ///< 0: the rollout; 1: the greedy set; 2 + d: draw d
-    std::size_t length;    ///< tokens at most
-    double probability = 1;
+    std::int64_t selected_at = 0;
+
+    /// Tokens that a lane has written.
+    std::int64_t written(const lane& l) const { return static_cast<std::int64_t>(l.text.size() - text.size()); }
+    /// Before that time it is not complete.
+    std::int64_t earliest() const {
+      if (!read) return time + 1;
+      std::int64_t longest = 0;
+      for (std::size_t i = taken; i < lanes.size(); ++i) longest = std::max(longest, written(lanes[i]) - (lanes[i].complete ? 1 : 0));
+      return time + longest;
+    }
   };
 
   std::size_t set_length(index_t depth) const {
@@ -409,6 +441,15 @@ class rain_search {
     return true;
   }
 
+  void begin_round() {
+    simulations_ = 0;
+    next_simulation_ = told_ = 0;
+    now_ = 0;
+    selected_ = false;
+    ++round_;
+    ++meter_.used.rounds;
+  }
+
   std::vector<rain_child> root_table() const {
     std::vector<rain_child> table;
     for (const index_t c : tree_.at(0).children) {
@@ -448,9 +489,7 @@ class rain_search {
       carry_ = 0;
       first_depth_ = static_cast<index_t>(committed_.size());
     }
-    simulations_ = 0;
-    ++round_;
-    ++meter_.used.rounds;
+    begin_round();
     reason_ = end;
     clock.reset();
     if (options_.on_commit)
@@ -483,11 +522,9 @@ class rain_search {
       r.committed = r.committed && r.depth <= first_depth_;
       if (r.committed) root_parent_ = std::max(root_parent_, r.id);
     }
-    simulations_ = 0;
     ++rewinds_;
     meter_.used.taken_back += static_cast<std::int64_t>(count);
-    ++round_;
-    ++meter_.used.rounds;
+    begin_round();
     if (options_.on_commit)
       options_.on_commit({.response = response(), .simulations = simulations, .condemned = true, .taken_back = static_cast<index_t>(count),
                           .counters = meter_.used});
@@ -518,61 +555,121 @@ class rain_search {
   }
   bool is_terminal(std::span<const std::int32_t> response) const { return response.size() >= room_ || response_ends(response); }
 
-  /// Selects up to `width` leaves, evaluates them together, and tells the tree.
-  void simulate() {
-    const std::int64_t left = options_.limits.simulations - meter_.used.simulations;
-    if (left <= 0) throw detail::limit_reached{stop_reason::simulations};
-    const auto most = static_cast<std::size_t>(std::min<std::int64_t>({options_.width, round_limit() - simulations_, left}));
-    std::vector<visit> visits, added;
-    undoing undo(*this);
-    const double before = meter_.used.model_seconds;
-    {
-      const detail::timed clock(meter_.used.tree_seconds);
-      typename rain_tree::pretence taken(tree_, options_.virtual_loss);
-      closed_.assign(tree_.nodes().size(), 0);
-      while (visits.size() < most && closed_[0] == 0) {
-        visit v;
-        v.simulation = static_cast<std::uint64_t>(simulations_) + visits.size();
-        v.leaf = descend(v.simulation, undo.additions, added);
-        if (visits.size() + 1 < most) {
-          taken.add(v.leaf);
-          close(v.leaf);
-        }
-        visits.push_back(std::move(v));
-      }
+  // Up to `width` leaves are under way at a time. Each call of the model takes all of them a token further; as soon as one is known, the tree is told
+  // and another is selected in its place. What happens in which order follows a time of the search's own: a token a tick, as if there were sequences
+  // for all. So neither the number of sequences nor a failure in between changes a result.
+
+  /// The simulations of a round.
+  void search() {
+    while (true) {
+      if (!selected_) select_leaves();
+      if (leaves_under_way() == 0) break;  // the round has seen enough; children that were still to be added are not missed
+      for (visit& v : under_way_)
+        if (v.text.empty()) begin(v);
+      while (!time_passed()) step(under_way_);
+      tell_known();
+      selected_ = false;
     }
-    meter_.used.tree_seconds -= meter_.used.model_seconds - before;  // an addition asks the model
-    const std::size_t leaves = visits.size();
-    visits.insert(visits.end(), std::make_move_iterator(added.begin()), std::make_move_iterator(added.end()));
-    for (visit& v : visits) v.text = text_of(v.leaf);
-    write(visits);
-    const auto seen = std::span(visits).first(leaves);
-    judge(seen);
-    if constexpr (embeds)
-      for (visit& v : seen) embed(v);
-    undo.additions.clear();
-    const detail::timed clock(meter_.used.tree_seconds);
-    for (visit& v : seen) tell(v);
-    for (visit& v : std::span(visits).subspan(leaves)) add_drawn(v);
+    under_way_.clear();
   }
-  /// Where a simulation does not come to its end, the children that were added on its way go again.
-  struct undoing {
-    rain_search& search;
-    std::vector<std::pair<index_t, bool>> additions{};  ///< parents, and whether there is a child
-    explicit undoing(rain_search& s) : search(s) {}
-    ~undoing() {
-      for (auto it = additions.rbegin(); it != additions.rend(); ++it) {
-        if (it->second) {
-          search.tree_.undo_add(it->first);
-          --search.meter_.used.added;
-        } else {
-          search.tree_.count_failed_addition(it->first, -1);
+  std::int64_t leaves_under_way() const {
+    return static_cast<std::int64_t>(std::ranges::count_if(under_way_, [](const visit& v) { return !v.adds; }));
+  }
+  void select_leaves() {
+    const std::int64_t before = leaves_under_way(), left = options_.limits.simulations - meter_.used.simulations;
+    const std::int64_t most = enough() ? 0 : std::min({static_cast<std::int64_t>(options_.width), round_limit() - simulations_, left});
+    if (before == 0 && left <= 0 && !enough()) throw detail::limit_reached{stop_reason::simulations};
+    std::vector<visit> selected, added;
+    if (before < most) {
+      const double asking = meter_.used.model_seconds;
+      {
+        const detail::timed clock(meter_.used.tree_seconds);
+        typename rain_tree::pretence taken(tree_, options_.virtual_loss);
+        closed_.assign(tree_.nodes().size(), 0);
+        const auto take = [&](index_t leaf) {
+          taken.add(leaf);
+          close(leaf);
+        };
+        for (const visit& v : under_way_)
+          if (!v.adds) take(v.leaf);
+        for (std::int64_t leaves = before; leaves < most; ++leaves) {
+          if (!selected.empty()) take(selected.back().leaf);
+          if (closed_[0] != 0) break;
+          visit v{.simulation = next_simulation_ + selected.size()};
+          v.leaf = descend(v.simulation, added);
+          selected.push_back(std::move(v));
         }
       }
+      meter_.used.tree_seconds -= meter_.used.model_seconds - asking;  // an addition asks the model
     }
-    undoing(const undoing&) = delete;
-    undoing& operator=(const undoing&) = delete;
-  };
+    const std::size_t leaves = selected.size();
+    selected.insert(selected.end(), std::make_move_iterator(added.begin()), std::make_move_iterator(added.end()));
+    for (visit& v : selected) v.selected_at = now_;
+    under_way_.insert(under_way_.end(), std::make_move_iterator(selected.begin()), std::make_move_iterator(selected.end()));
+    next_simulation_ += leaves;
+    selected_ = true;
+  }
+  /// Goes to the time when the next visits are complete; false: that is not known yet.
+  bool time_passed() {
+    if (std::ranges::any_of(under_way_, &visit::due)) return std::ranges::all_of(under_way_, [](const visit& v) { return !v.due || v.complete; });
+    constexpr auto never = std::numeric_limits<std::int64_t>::max();
+    std::int64_t next = never, others = never;
+    for (const visit& v : under_way_) {
+      if (v.complete && !v.known) next = std::min(next, v.time);
+      if (!v.complete) others = std::min(others, v.earliest());
+    }
+    if (next == never || next >= others) return false;
+    now_ = next;
+    for (visit& v : under_way_) v.known = v.known || (v.complete && v.time <= now_);
+    return true;
+  }
+  /// The judge sees what is known, and the tree is told.
+  void tell_known() {
+    if (std::ranges::none_of(under_way_, &visit::due)) {
+      const auto known = std::ranges::count_if(under_way_, [](const visit& v) { return v.known && !v.adds; });
+      const bool asks = known >= options_.judge_batch || known == leaves_under_way();
+      for (visit& v : under_way_) v.due = v.known && (v.adds || asks);
+    }
+    std::vector<visit*> seen;
+    for (visit& v : under_way_)
+      if (v.due && !v.adds) seen.push_back(&v);
+    if (!seen.empty()) {
+      judge(seen);
+      if constexpr (embeds)
+        for (visit* v : seen) embed(*v);
+      additions_.clear();
+    }
+    const detail::timed clock(meter_.used.tree_seconds);
+    for (visit* v : seen) {
+      tell(*v);
+      v->told = true;
+    }
+    for (visit& v : under_way_)
+      if (v.due && v.adds) {
+        add_drawn(v);
+        v.told = true;
+      }
+    std::erase_if(under_way_, [](const visit& v) { return v.told; });
+  }
+  /// Where a simulation does not come to its end, nothing of it stays but that it was begun; alone, the children that were added on its way go again.
+  void begin_again() {
+    std::erase_if(under_way_, [](const visit& v) { return v.told; });
+    for (auto it = additions_.rbegin(); it != additions_.rend(); ++it) {
+      if (it->second) {
+        tree_.undo_add(it->first);
+        --meter_.used.added;
+      } else {
+        tree_.count_failed_addition(it->first, -1);
+      }
+    }
+    additions_.clear();
+    if (options_.width == 1) {
+      under_way_.clear();
+      next_simulation_ = told_;
+      selected_ = false;
+    }
+    for (visit& v : under_way_) v = visit{.leaf = v.leaf, .simulation = v.simulation, .adds = v.adds, .due = v.due, .selected_at = v.selected_at};
+  }
 
   std::vector<std::int32_t> text_of(index_t node) const {
     std::vector<index_t> way;
@@ -584,25 +681,26 @@ class rain_search {
   std::span<const std::int32_t> response_in(std::span<const std::int32_t> text) const { return text.subspan(prompt_tokens_); }
 
   /// Alone, a child is added before the search goes on below its parent; of leaves side by side the additions are drawn with everything else.
-  index_t descend(std::uint64_t simulation, std::vector<std::pair<index_t, bool>>& additions, std::vector<visit>& later) {
+  index_t descend(std::uint64_t simulation, std::vector<visit>& later) {
     index_t i = 0;
     while (!tree_.at(i).children.empty()) {
       const std::size_t length = set_length(tree_.at(i).depth);
       if (options_.add_children && tree_.at(i).failed_additions < options_.addition_tries &&
           tree_.wants_child(i, static_cast<std::int64_t>(length), embeds)) {
         if (options_.width > 1) {
-          if (std::ranges::none_of(later, [i](const visit& v) { return v.leaf == i; }))
+          const auto is_here = [i](const visit& v) { return v.adds && v.leaf == i; };
+          if (std::ranges::none_of(later, is_here) && std::ranges::none_of(under_way_, is_here))
             later.push_back({.leaf = i, .simulation = simulation, .adds = true});
         } else {
-          additions.reserve(additions.size() + 1);  // what is added is noted for certain
-          additions.emplace_back(i, add_child(i, simulation));
+          additions_.reserve(additions_.size() + 1);  // what is added is noted for certain
+          additions_.emplace_back(i, add_child(i, simulation));
         }
       }
       i = tree_.best_scored(i, [&](index_t c) { return static_cast<std::size_t>(c) >= closed_.size() || closed_[static_cast<std::size_t>(c)] == 0; });
     }
     return i;
   }
-  /// The leaf is in the batch; nodes below which nothing else is left are closed as well, so that no leaf is taken twice.
+  /// The leaf is under way; nodes below which nothing else is left are closed as well, so that no leaf is taken twice.
   void close(index_t leaf) {
     closed_.resize(tree_.nodes().size());  // children may have been added
     const auto is_closed = [&](index_t c) { return closed_[static_cast<std::size_t>(c)] != 0; };
@@ -619,8 +717,9 @@ class rain_search {
   }
   /// One more child where the others are alike and bad: the next likeliest token, or one more draw. False: it was there already.
   bool add_child(index_t parent, std::uint64_t simulation) {
-    visit v{.leaf = parent, .simulation = simulation, .text = text_of(parent), .adds = true};
-    write({&v, 1});
+    visit v{.leaf = parent, .simulation = simulation, .adds = true};
+    begin(v);
+    while (!v.complete) step({&v, 1});
     return add_drawn(v);
   }
   bool add_drawn(const visit& v) {
@@ -651,78 +750,143 @@ class rain_search {
 
   // What the model writes: rollouts and candidate sets, all of them side by side.
 
-  void write(std::span<visit> visits) {
-    std::vector<std::size_t> open;  // visits whose leaf can go on
-    std::vector<text_request> requests;
-    for (std::size_t i = 0; i < visits.size(); ++i) {
-      visit& v = visits[i];
-      if (v.adds) continue;
-      if (tree_.at(v.leaf).terminal) {
-        v.finished = response_ends(response_in(v.text));
-        v.judged.assign(v.text.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), v.text.end());
-        continue;
-      }
-      open.push_back(i);
-      requests.push_back({.text = v.text});
+  /// What is to be known before the model is asked.
+  void begin(visit& v) {
+    v.time = v.selected_at;
+    v.text = text_of(v.leaf);
+    if (v.adds) {
+      begin_addition(v);
+    } else if (tree_.at(v.leaf).terminal) {
+      v.read = v.complete = true;
+      v.finished = response_ends(response_in(v.text));
+      v.judged.assign(v.text.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), v.text.end());
+    } else {
+      v.rolls = wants_rollout(v);
     }
-    std::vector<lane> lanes;
-    std::vector<continuation> texts;
-    std::vector<std::optional<std::int32_t>> first(open.size());  // tokens of rollouts
-    std::vector<std::uint8_t> rolls(open.size());  // callbacks are asked before there are logits, which they may end by asking the model
-    for (std::size_t r = 0; r < open.size(); ++r) rolls[r] = wants_rollout(visits[open[r]]);
-    cache_.next(std::span(requests), meter_, [&](std::size_t r, std::span<const float> logits) {
-      visit& v = visits[open[r]];
-      detail::likeliest(logits, options_.candidate_temperature, support_size(), v.support);
-      if (rolls[r]) first[r] = draw_rollout(v, 0, logits);
-    });
-    for (std::size_t r = 0; r < open.size(); ++r) {
-      visit& v = visits[open[r]];
-      const std::size_t left = room_ - (v.text.size() - prompt_tokens_), length = set_length(v.leaf, v.text);
-      if (first[r]) {
-        lanes.push_back({.visit = open[r], .number = 0, .length = std::min(left, static_cast<std::size_t>(options_.max_rollout_tokens))});
-        texts.push_back({.tokens = v.text, .written_from = v.text.size()});
-        texts.back().tokens.push_back(*first[r]);
-      }
-      if (length == 1) {
-        one_token_sets(v);
-        continue;
-      }
-      const auto draws = static_cast<std::uint64_t>(std::min(options_.draws, options_.candidates - 1));
-      for (std::uint64_t d = 0; d <= draws; ++d) {
-        lanes.push_back({.visit = open[r], .number = 1 + d, .length = length});
-        texts.push_back(begin_lane(v, lanes.back()));
-      }
-    }
-    for (std::size_t i = 0; i < visits.size(); ++i)
-      if (visits[i].adds) begin_addition(visits[i], i, lanes, texts);
-    write_lanes(visits, lanes, texts);
-    for (std::size_t i = 0; i < lanes.size(); ++i) {
-      visit& v = visits[lanes[i].visit];
-      if (lanes[i].number == 0) v.judged.assign(texts[i].tokens.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), texts[i].tokens.end());
-      else take_set(v, lanes[i], texts[i]);
-    }
-    for (const std::size_t i : open) {
-      visit& v = visits[i];
-      if (v.judged.empty()) v.judged.assign(v.text.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), v.text.end());
-      v.finished = rollout_ends(v.judged);
-    }
-    draw_more(visits, open);
-    for (const std::size_t i : open) finish_sets(visits[i]);
   }
-  void begin_addition(visit& v, std::size_t place, std::vector<lane>& lanes, std::vector<continuation>& texts) const {
+  void begin_addition(visit& v) {
     const rain_node& parent = tree_.at(v.leaf);
     const std::size_t length = set_length(v.leaf, v.text);
     v.support = parent.support;
-    if (length == 1) {
+    v.read = true;
+    if (length > 1) {
+      begin_lane(v, (std::uint64_t{1} << 32) + static_cast<std::uint64_t>(parent.depth + first_depth_), length);
+    } else {
       for (const ranked_token& r : v.support)
         if (v.sets.empty() && r.weight > 0 && !has_child(v.leaf, {&r.token, 1}) && !is_banned(v.leaf, {&r.token, 1})) {
           v.sets.push_back({r.token});
           v.probabilities.push_back(r.weight);
         }
-      return;
     }
-    lanes.push_back({.visit = place, .number = (std::uint64_t{1} << 32) + static_cast<std::uint64_t>(parent.depth + first_depth_), .length = length});
-    texts.push_back(begin_lane(v, lanes.back()));
+    take_written(v);
+  }
+  /// The lanes of a leaf that was read; `first`: the token that its rollout begins with.
+  void begin_lanes(visit& v, std::int32_t first) {
+    v.read = true;
+    ++v.time;
+    if (v.rolls) {
+      const std::size_t left = room_ - (v.text.size() - prompt_tokens_);
+      v.lanes.push_back({.number = 0, .length = std::min(left, static_cast<std::size_t>(options_.max_rollout_tokens)), .text = v.text});
+      write_token(v, v.lanes.back(), first);
+    }
+    const std::size_t length = set_length(v.leaf, v.text);
+    if (length == 1) {
+      one_token_sets(v);
+      v.drawn = options_.draws;  // those are not drawn
+    } else {
+      begin_lane(v, 1, length);
+      draw_more(v, options_.candidates - 1);
+    }
+    take_written(v);
+  }
+  void draw_more(visit& v, index_t count) {
+    const std::size_t length = set_length(v.leaf, v.text);
+    for (const index_t end = std::min(v.drawn + count, options_.draws); v.drawn < end; ++v.drawn)
+      begin_lane(v, 2 + static_cast<std::uint64_t>(v.drawn), length);
+  }
+  /// A candidate with its first token, which the leaf's logits give.
+  void begin_lane(visit& v, std::uint64_t number, std::size_t length) {
+    v.lanes.push_back({.number = number, .length = length, .text = v.text});
+    lane& l = v.lanes.back();
+    write_token(v, l, draw_candidate(v, l, v.support));
+  }
+  void write_token(const visit& v, lane& l, std::int32_t token) {
+    l.text.push_back(token);
+    if (l.text.size() - v.text.size() >= l.length) {
+      l.complete = true;
+    } else if (l.number != 0) {
+      l.complete = options_.sets_end && model_.is_end(token);
+    } else {
+      const auto response = response_in(l.text);
+      l.complete = rollout_ends(response) || (options_.boundary && options_.boundary(response));
+    }
+  }
+  /// Takes what all lanes have written, once they have; where the sets are too few for it, more are drawn.
+  void take_written(visit& v) {
+    while (std::ranges::all_of(v.lanes, [](const lane& l) { return l.complete; })) {
+      std::int64_t longest = 0;
+      for (; v.taken < v.lanes.size(); ++v.taken) {
+        const lane& l = v.lanes[v.taken];
+        longest = std::max(longest, v.written(l) - 1);
+        if (l.number == 0) v.judged.assign(l.text.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), l.text.end());
+        else take_set(v, l);
+      }
+      v.time += longest;
+      const index_t missing = options_.candidates - static_cast<index_t>(v.sets.size());
+      if (v.adds || missing <= 0 || v.drawn >= options_.draws) {
+        v.complete = true;
+        break;
+      }
+      draw_more(v, missing);
+    }
+    if (!v.complete || v.adds) return;
+    if (v.judged.empty()) v.judged.assign(v.text.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), v.text.end());
+    v.finished = rollout_ends(v.judged);
+    finish_sets(v);
+  }
+  /// One call of the model for all that are not complete, or as many as there are sequences for: each lane that has begun keeps its own to its end.
+  void step(std::span<visit> visits) {
+    struct asked {
+      visit* v;
+      lane* l;  ///< none: the leaf is read
+    };
+    std::vector<asked> all;
+    std::vector<text_request> requests;
+    const auto leaves = static_cast<std::size_t>(options_.width), budget = static_cast<std::size_t>(cache_.budget());
+    std::size_t free = budget > leaves + 1 ? budget - leaves : std::max<std::size_t>(1, budget / 2);
+    for (visit& v : visits) {
+      if (!v.read) {
+        all.push_back({&v, nullptr});
+        requests.push_back({.text = v.text});
+      }
+      for (lane& l : v.lanes)
+        if (!l.complete && free > 0) {
+          --free;
+          all.push_back({&v, &l});
+          requests.push_back({.text = l.text, .from = l.from});
+        }
+    }
+    std::vector<std::int32_t> tokens(all.size());  // callbacks see them when the logits are no longer needed: they may ask the model
+    cache_.next(std::span(requests), meter_, [&](std::size_t r, std::span<const float> logits) {
+      visit& v = *all[r].v;
+      if (lane* l = all[r].l) {
+        tokens[r] = draw(v, *l, logits);
+      } else {
+        detail::likeliest(logits, options_.candidate_temperature, support_size(), v.support);
+        if (v.rolls) tokens[r] = draw_rollout(v, 0, logits);
+      }
+    });
+    for (std::size_t r = 0; r < all.size(); ++r) {
+      if (lane* l = all[r].l) {
+        l->from = requests[r].from;
+        write_token(*all[r].v, *l, tokens[r]);
+      }
+    }
+    for (std::size_t r = 0; r < all.size(); ++r) {
+      visit& v = *all[r].v;
+      if (!v.read) begin_lanes(v, tokens[r]);
+      else if (!v.complete) take_written(v);
+    }
   }
   bool wants_rollout(const visit& v) const {
     if (!options_.rollout || options_.max_rollout_tokens == 0) return false;
@@ -737,48 +901,17 @@ class rain_search {
     const double u = rain_uniform(options_.seed, round_, v.simulation, 0, t);
     return draw_token(view<const float, 1>(logits.data(), static_cast<index_t>(logits.size())), options_.rollout_temperature, 1.0, u, weights_).token;
   }
-  detail::chosen_token draw_candidate(const visit& v, const lane& l, std::uint64_t t, std::span<const ranked_token> ranked) const {
-    if (l.number == 1) return detail::draw_ranked(ranked, options_.top_k, 0);
-    const std::uint64_t number = l.number >= (std::uint64_t{1} << 32) ? l.number : l.number - 1;
-    return detail::draw_ranked(ranked, options_.top_k, rain_uniform(options_.seed, round_, v.simulation, number, t));
-  }
-  /// The lane's text with its first token, which the leaf's logits give.
-  continuation begin_lane(const visit& v, lane& l) const {
-    const auto drawn = draw_candidate(v, l, 0, v.support);
+  std::int32_t draw_candidate(const visit& v, lane& l, std::span<const ranked_token> ranked) const {
+    const std::uint64_t number = l.number >= (std::uint64_t{1} << 32) ? l.number : l.number - 1, t = l.text.size() - v.text.size();
+    const double u = l.number == 1 ? 0 : rain_uniform(options_.seed, round_, v.simulation, number, t);
+    const auto drawn = detail::draw_ranked(ranked, options_.top_k, u);
     l.probability *= drawn.probability;
-    continuation text{.tokens = v.text, .written_from = v.text.size()};
-    text.tokens.push_back(drawn.token);
-    return text;
+    return drawn.token;
   }
-  void write_lanes(std::span<visit> visits, std::vector<lane>& lanes, std::vector<continuation>& texts) {
-    const auto over = [&](std::size_t i, std::span<const std::int32_t> text) {
-      const std::size_t written = text.size() - texts[i].written_from;
-      if (written >= lanes[i].length) return true;
-      if (lanes[i].number != 0) return options_.sets_end && model_.is_end(text.back());
-      const auto response = response_in(text);
-      return rollout_ends(response) || (options_.boundary && options_.boundary(response));
-    };
-    const auto draw = [&](std::size_t i, std::size_t t, std::span<const float> logits) {
-      const visit& v = visits[lanes[i].visit];
-      if (lanes[i].number == 0) return draw_rollout(v, t, logits);
-      detail::likeliest(logits, options_.candidate_temperature, options_.top_k, ranked_);
-      const auto drawn = draw_candidate(v, lanes[i], t, ranked_);
-      lanes[i].probability *= drawn.probability;
-      return drawn.token;
-    };
-    for (std::size_t i = 0; i < texts.size(); ++i) texts[i].at_boundary = over(i, texts[i].tokens);
-    // No more of them side by side than there are sequences beside the leaves': each keeps its own to its end.
-    const auto leaves = static_cast<std::size_t>(options_.width), budget = static_cast<std::size_t>(cache_.budget());
-    const std::size_t together = budget > leaves + 1 ? budget - leaves : std::max<std::size_t>(1, budget / 2);
-    for (std::size_t first = 0; first < texts.size(); first += together) {
-      const auto some = std::span(texts).subspan(first, std::min(together, texts.size() - first));
-      while (std::ranges::any_of(some, [](const continuation& c) { return !c.complete(); })) {
-        continue_texts(
-            cache_, meter_, some, [&](std::size_t i, std::size_t t, std::span<const float> logits) { return draw(first + i, t, logits); },
-            [&](std::size_t i, std::span<const std::int32_t> text) { return over(first + i, text); });
-        for (continuation& c : some) c.ended = false;  // an end token ends what `over` says that it ends
-      }
-    }
+  std::int32_t draw(const visit& v, lane& l, std::span<const float> logits) {
+    if (l.number == 0) return draw_rollout(v, l.text.size() - v.text.size(), logits);
+    detail::likeliest(logits, options_.candidate_temperature, options_.top_k, ranked_);
+    return draw_candidate(v, l, ranked_);
   }
   void one_token_sets(visit& v) const {
     for (const ranked_token& r : v.support) {
@@ -788,40 +921,13 @@ class rain_search {
       v.probabilities.push_back(r.weight);
     }
   }
-  void take_set(visit& v, const lane& l, const continuation& text) const {
+  void take_set(visit& v, const lane& l) const {
     if (static_cast<index_t>(v.sets.size()) >= options_.candidates) return;
-    std::vector<std::int32_t> set(text.tokens.begin() + static_cast<std::ptrdiff_t>(v.text.size()), text.tokens.end());
+    std::vector<std::int32_t> set(l.text.begin() + static_cast<std::ptrdiff_t>(v.text.size()), l.text.end());
     if (is_banned(v.leaf, set) || std::ranges::find(v.sets, set) != v.sets.end()) return;
     v.greedy_first = v.greedy_first || l.number == 1;
     v.sets.push_back(std::move(set));
     v.probabilities.push_back(l.probability);
-  }
-  /// Further draws where the first gave too few different sets.
-  void draw_more(std::span<visit> visits, const std::vector<std::size_t>& open) {
-    const index_t first = std::min(options_.draws, options_.candidates - 1);
-    for (index_t next = first; next < options_.draws;) {
-      std::vector<lane> lanes;
-      std::vector<continuation> texts;
-      index_t most = 0;
-      for (const std::size_t i : open) {
-        const visit& v = visits[i];
-        if (set_length(v.leaf, v.text) == 1) continue;  // those are not drawn
-        most = std::max(most, std::min(options_.candidates - static_cast<index_t>(v.sets.size()), options_.draws - next));
-      }
-      if (most == 0) return;
-      for (const std::size_t i : open) {
-        visit& v = visits[i];
-        const std::size_t length = set_length(v.leaf, v.text);
-        if (length == 1 || static_cast<index_t>(v.sets.size()) >= options_.candidates) continue;
-        for (index_t d = next; d < next + most; ++d) {
-          lanes.push_back({.visit = i, .number = 2 + static_cast<std::uint64_t>(d), .length = length});
-          texts.push_back(begin_lane(v, lanes.back()));
-        }
-      }
-      write_lanes(visits, lanes, texts);
-      for (std::size_t i = 0; i < lanes.size(); ++i) take_set(visits[lanes[i].visit], lanes[i], texts[i]);
-      next += most;
-    }
   }
   /// The greedy set, the first, is given a probability that puts it first whatever the draws are.
   void finish_sets(visit& v) const {
@@ -841,9 +947,9 @@ class rain_search {
     if (n > response.size()) fail(message(op) << "`shown` asks for " << n << " tokens of a response of " << response.size() << ".");
     return response.first(n);
   }
-  void judge(std::span<visit> visits) {
+  void judge(std::span<visit* const> visits) {
     std::vector<typename detail::judging<E>::text> texts;
-    for (const visit& v : visits) texts.push_back({.response = shown(v), .finished = v.finished});
+    for (const visit* v : visits) texts.push_back({.response = shown(*v), .finished = v->finished});
     if (options_.remembered_scores > 0 && options_.limits.bytes < search_limits::none) {  // what is remembered of them
       std::int64_t tokens = 0;
       for (const auto& t : texts) tokens += static_cast<std::int64_t>(t.response.size()) + 48;
@@ -853,7 +959,7 @@ class rain_search {
     judging_(std::span<const typename detail::judging<E>::text>(texts), scores, [&](std::size_t i) {
       return "a response of " + std::to_string(texts[i].response.size()) + " tokens";
     });
-    for (std::size_t i = 0; i < visits.size(); ++i) visits[i].score = scores[i];
+    for (std::size_t i = 0; i < visits.size(); ++i) visits[i]->score = scores[i];
   }
 
   /// Of each node of the way, leaf first: its own tokens and all that follows, to the end of what was judged; unit vectors.
@@ -918,6 +1024,7 @@ class rain_search {
       best_score_ = v.score;
     }
     ++simulations_;
+    told_ = std::max(told_, v.simulation + 1);
     ++meter_.used.simulations;
     meter_.used.most_depth = std::max(meter_.used.most_depth, static_cast<std::int64_t>(committed_.size()) + depth);
     note_size();
@@ -986,6 +1093,11 @@ class rain_search {
   std::int64_t carry_ = 0, simulations_ = 0;  ///< of this round
   index_t first_depth_ = 0, rewinds_ = 0;     ///< depth of the tree's first root
   std::uint64_t round_ = 0;
+  std::vector<visit> under_way_{};
+  std::vector<std::pair<index_t, bool>> additions_{};  ///< on the way of the one leaf under way: parents, and whether there is a child
+  std::uint64_t next_simulation_ = 0, told_ = 0;       ///< numbers of this round's; behind the greatest of which the tree knows
+  std::int64_t now_ = 0;                               ///< of this round: how many tokens one after the other the model would have read
+  bool selected_ = false;                              ///< nothing is to be selected before the tree is told something new
   stop_reason reason_ = stop_reason::none;
   bool condemned_ = false;
   std::vector<std::int32_t> best_{};
@@ -995,12 +1107,12 @@ class rain_search {
   std::vector<double> weights_{};        // kept between calls
   std::vector<ranked_token> ranked_{};
   std::size_t dimension_ = 0;  ///< of embeddings; 0: not known
-  std::vector<std::uint8_t> closed_{};  ///< nodes that the batch takes no more leaves from
+  std::vector<std::uint8_t> closed_{};  ///< nodes below which every leaf is under way
 };
 
 /// Searches a reply to `prompt` that `judge` likes, with a model whose weights stay as they are. Ends with the reply, or with what it has where a
 /// limit is reached: `rain_result::reason` says which. What throws passes through; use `rain_search` to keep what was committed before.
-template <language_model M, class E>
+template <language_model M, any_evaluator E>
 rain_result rain(M& model, E& judge, std::span<const std::int32_t> prompt, const rain_options& options = {}) {
   rain_search<M, E> search(model, judge, prompt, options);
   while (search.round()) {
@@ -1008,12 +1120,15 @@ rain_result rain(M& model, E& judge, std::span<const std::int32_t> prompt, const
   return search.result();
 }
 /// With an embedder: similar siblings share what is learned of one of them.
-template <language_model M, class E, embedder Embedder>
+template <language_model M, any_evaluator E, embedder Embedder>
 rain_result rain(M& model, E& judge, std::span<const std::int32_t> prompt, const rain_options& options, Embedder& embedder) {
   rain_search<M, E, Embedder> search(model, judge, prompt, options, embedder);
   while (search.round()) {
   }
   return search.result();
 }
+/// What is no language model, no judge or no embedder is told what it lacks.
+rain_result rain(detail::any_model, detail::any_judge, std::span<const std::int32_t> prompt, const rain_options& = {});
+rain_result rain(detail::any_model, detail::any_judge, std::span<const std::int32_t> prompt, const rain_options&, detail::any_embedder);
 
 PLUMB_NAMESPACE_END

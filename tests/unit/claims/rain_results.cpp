@@ -98,7 +98,7 @@ TEST_CASE("claims: correlation") {
   CHECK(correlation({1, 1, 1}, {3, 2, 1}) == 0);
 }
 
-TEST_CASE("claims: a search is drawn with what was committed, what is harmful, and what was not visited") {
+TEST_CASE("claims: a search is drawn round by round, with what was committed, what is harmful, and what was not visited") {
   const auto clause = [](token tone) { return tokens{first_connector, first_vague, tone, comma}; };
   const token harmful = first_tone, harmless = first_tone + 1;  // of topic 0
   drawn_search s{.topic = 0};
@@ -106,7 +106,9 @@ TEST_CASE("claims: a search is drawn with what was committed, what is harmful, a
              {1, 0, clause(harmful), 0.7, 3, -1, 3, false, false},
              {2, 0, clause(harmless), 0.2, 5, 1, 5, true, false},
              {3, 0, clause(harmless), 0.1, 0, 0, 0, false, false},
-             {4, 2, {stop}, 1, 4, 1, 4, true, true}};
+             {4, 2, {stop}, 1, 4, 1, 4, true, true},
+             {5, 2, clause(harmless), 0.4, 2, 1, 2, false, false},
+             {6, 5, clause(harmful), 0.3, 1, -1, 1, false, false}};
   s.reply = {first_connector, first_vague, harmless, comma, stop};
   const std::string svg = draw(s);
   const auto count = [&](const std::string& what) {
@@ -115,12 +117,38 @@ TEST_CASE("claims: a search is drawn with what was committed, what is harmful, a
     return n;
   };
   CHECK(count("<path class=\"line\"") == 2);
-  CHECK(count("calmly*</tspan>") == 1);
+  CHECK(count("calmly*</tspan>") == 2);
   CHECK(count("1 never visited") == 1);
-  CHECK(count("font-weight=\"700\"") == 3);
+  CHECK(count(" font-weight=\"700\">") == 5);  // two marks of rounds, three nodes
+
+  // A round is marked above what it left, below what the round before it committed.
+  const auto place = [&](const std::string& what) {
+    INFO(what);
+    REQUIRE(count(what) == 1);
+    return svg.find(what);
+  };
+  const auto words = [&](const drawn_node& n) { return drawing::words_of(0, n.text); };
+  const auto text = [&](const drawn_node& n) { return (n.committed ? "700\">" : "\">") + words(n) + "</text>"; };
+  const std::string first = "Round 1</tspan> commits \u201c" + words(s.nodes[2]) + "\u201d and leaves 1 visited node<";
+  const std::string second = "Round 2</tspan> commits \u201c&lt;stop&gt;\u201d and leaves 2 visited nodes<";
+  CHECK(place("(the prompt)") < place(first));
+  CHECK(place(first) < svg.find(text(s.nodes[1])));
+  CHECK(svg.find(text(s.nodes[1])) < place(text(s.nodes[2])));
+  CHECK(place(text(s.nodes[2])) < place(second));
+  CHECK(place(second) < svg.find("left in round 2; p 0.4"));
+  CHECK(svg.find("left in round 2; p 0.3") < place(text(s.nodes[4])));
+  CHECK(count("<title>committed in round ") == 2);
+  CHECK(count("<title>left in round 1; ") == 1);
+  CHECK(count("<title>left in round 2; ") == 2);
+  CHECK(count("<path class=\"axis\"") == 2);
   CHECK_THAT(svg, Contains("A search about fireworks"));
   CHECK_THAT(svg, Contains("2 commits"));
   for (const char* tag : {"svg", "g", "text", "tspan", "title", "figure", "div"})
     CHECK(count(std::string("<") + tag + " ") + count(std::string("<") + tag + ">") == count(std::string("</") + tag + ">"));
+
+  s.nodes[4].committed = false;  // as where a limit was met
+  CHECK_THAT(draw(s), Contains("Round 2</tspan> commits nothing and leaves 3 visited nodes<"));
+  s.nodes.resize(1);
+  CHECK_THAT(draw(s), !Contains("Round 1"));
   CHECK_NOTHROW(draw(drawn_search{}));
 }

@@ -50,12 +50,13 @@ outcome searched(const rain_options& o, std::size_t numbers = 3) {
 /// times what is used, so is all.
 void check_limit(std::int64_t search_limits::* limit, stop_reason reason, std::int64_t step, std::int64_t (*used)(const outcome&),
                  std::int64_t factor = 1) {
-  for (const index_t width : {1, 4}) {
+  for (const auto& [width, judge_batch] : {std::pair{1, 1}, {4, 1}, {4, 3}}) {
     rain_options o = usual(width);
+    o.judge_batch = judge_batch;
     const outcome all = searched(o);
     std::int64_t longest = 0, met = 0;
     for (std::int64_t most = 0; most <= factor * used(all) + step; most += step) {
-      INFO(name_of(reason) << " at most " << most << ", width " << width);
+      INFO(name_of(reason) << " at most " << most << ", width " << width << ", judge_batch " << judge_batch);
       o.limits = {};
       o.limits.*limit = most;
       const outcome y = searched(o);
@@ -153,8 +154,9 @@ TEST_CASE("rain: cancelled before it begins") {
 }
 
 TEST_CASE("rain: cancelled by a callback, or by the judge, no call follows") {
-  for (const index_t width : {1, 4}) {
+  for (const auto& [width, judge_batch] : {std::pair{1, 1}, {4, 1}, {4, 3}}) {
     rain_options o = usual(width);
+    o.judge_batch = judge_batch;
     const outcome all = searched(o);
     toy_embedder embedder;
     {

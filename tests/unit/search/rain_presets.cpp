@@ -1,4 +1,4 @@
-// RAIN at width 1 against the same algorithm written a second time, plainly: what is committed and every number of the tree, to the bit.
+// RAIN at any width against the same algorithm written a second time, plainly: what is committed and every number of the tree, to the bit.
 #include "support/catch.hpp"
 #include "support/sequential_rain.hpp"
 
@@ -9,6 +9,16 @@ using namespace plumb_test;
 
 namespace {
 
+/// A judge that notes how many texts it is shown at a time.
+struct noting_judge {
+  std::function<double(const candidate&)> says;
+  std::vector<std::int64_t> calls{};
+  void score_many(std::span<const candidate> c, std::span<double> scores) {
+    calls.push_back(static_cast<std::int64_t>(c.size()));
+    for (std::size_t i = 0; i < c.size(); ++i) scores[i] = says(c[i]);
+  }
+};
+
 /// One world, searched by both.
 struct both {
   toy_world world{};
@@ -16,9 +26,14 @@ struct both {
   bool embeds = true;
   token_list prompt{1, 2, 3};
 
+  /// Alone the model can do the least, and the most where leaves are side by side.
   void agree(const rain_options& o) const {
-    plain_toy model(world);
-    toy_judge judge{score};
+    if (o.width == 1) with(plain_toy(world), o);
+    else with(complete_toy(world), o);
+  }
+  template <class M>
+  void with(M&& model, const rain_options& o) const {
+    noting_judge judge{score};
     toy_embedder embedder{.seed = world.seed};
     rain_world w{.logits = [this](token_span text) { return world.logits(text); }, .score = score};
     toy_embedder other = embedder;
@@ -54,15 +69,30 @@ struct both {
     CHECK(n.rounds == static_cast<std::int64_t>(want.commits.size()));
     CHECK(model.witness->live == 0);
     CHECK(model.witness->broken.empty());
+    CHECK((judge.calls == want.asked));
+    if (o.width > 1 && o.sequences.sequences >= enough_sequences) {  // a tick is a call
+      CHECK(n.calls == want.ticks);
+      ticks += want.ticks;
+    }
     added += want.added;
     commits += static_cast<std::int64_t>(want.commits.size());
     ++worlds;
+    if (o.width == 1) return;
+    ++wide;
+    wide_added += want.added;
+    for (const auto part : {&sequential_events::waves, &sequential_events::in_vain, &sequential_events::dropped, &sequential_events::replaced,
+                            &sequential_events::waited, &sequential_events::equal, &sequential_events::overtaken,
+                            &sequential_events::passed_over, &sequential_events::shut})
+      events.*part += want.events.*part;
   }
-  // What the worlds of a test had in them, so that none of it is missing.
-  static inline std::int64_t added = 0, commits = 0, worlds = 0;
+  static constexpr index_t enough_sequences = 1000;  ///< for all texts that may be under way
+  // What the worlds of a test had in them, so that none of it is missing. `wide`, `events`: at a width greater than 1.
+  static inline std::int64_t added = 0, commits = 0, worlds = 0, wide = 0, wide_added = 0, ticks = 0;
+  static inline sequential_events events{};
+  static void reset() { added = commits = worlds = wide = wide_added = ticks = 0, events = {}; }
 };
 
-/// Any options at all, but limits, fallbacks and width.
+/// Any options at all, but limits and fallbacks.
 rain_options random_options(std::uint64_t seed) {
   const random_stream r{seed, 77};
   std::uint64_t n = 0;
@@ -106,9 +136,13 @@ rain_options random_options(std::uint64_t seed) {
   o.accept = one_of(-1.0, 0.3, 0.8);
   o.commit = one_of(rain_commit_rule::visits, rain_commit_rule::visits_then_value, rain_commit_rule::value, rain_commit_rule::sampled);
   o.remembered_scores = one_of(0, 4096);
-  o.max_new_tokens = one_of(0, 1, 5, 12, 12);
+  o.max_new_tokens = below(20) == 0 ? 0 : one_of(1, 5, 12, 12, 20);
   o.end_token_ends = below(3) > 0;
   if (below(4) == 0) o.stop = after_token{{5}};
+  o.width = one_of(1, 2, 3, 8, 64);
+  o.virtual_loss = one_of(rain_virtual_loss::loss, rain_virtual_loss::count);
+  o.sequences.sequences = one_of(index_t{1}, index_t{16}, both::enough_sequences);
+  o.judge_batch = one_of(1, 1, 2, 4);  // it may be greater than the width
   return o;
 }
 
@@ -133,27 +167,34 @@ TEST_CASE("rain: what presets are") {
 }
 
 TEST_CASE("rain: every preset is the sequential algorithm") {
-  both::added = 0;
+  both::reset();
   for (const auto& [name, preset] : {std::pair{"default", rain_options{}},
                                      {"paper", rain_options::paper()},
                                      {"reference_hh", rain_options::reference_hh()},
                                      {"reference_adv", rain_options::reference_adv()},
                                      {"reference_truth", rain_options::reference_truth()}})
-    for (const std::uint64_t seed : {1u, 2u, 3u}) {
-      INFO(name << ", seed " << seed);
+    for (const auto& [seed, wide] : {std::pair{1u, 4}, {2u, 16}, {3u, 50}}) {
       rain_options o = preset;
       o.seed = seed;
-      o.max_new_tokens = 30;
+      o.sequences.sequences = both::enough_sequences;
       if (!o.boundary) o.boundary = after_token{{3, 4}};
-      both{.world = {.seed = seed}, .score = hashed_score(seed)}.agree(o);
-      both{.world = {.seed = seed, .end_logit = -9}, .score = spoilt_by_multiples_of(5)}.agree(o);
+      for (const int width : {1, wide}) {
+        INFO(name << ", seed " << seed << ", width " << width);
+        o.width = width;
+        o.judge_batch = width == 16 ? 3 : 1;
+        o.max_new_tokens = width == 1 ? 30 : 16;
+        both{.world = {.seed = seed}, .score = hashed_score(seed)}.agree(o);
+        both{.world = {.seed = seed, .end_logit = -9}, .score = spoilt_by_multiples_of(5)}.agree(o);
+      }
     }
   CHECK(both::added > 0);
+  CHECK(both::events.replaced > 500);
+  CHECK(both::events.waited > 50);
 }
 
 TEST_CASE("rain: any options are the sequential algorithm") {
-  both::added = both::commits = both::worlds = 0;
-  for (std::uint64_t seed = 1; seed <= 240; ++seed) {
+  both::reset();
+  for (std::uint64_t seed = 1; seed <= 600; ++seed) {
     INFO("seed " << seed);
     const random_stream r{seed, 78};
     const toy_world world{.seed = seed,
@@ -167,15 +208,23 @@ TEST_CASE("rain: any options are the sequential algorithm") {
     const auto score = r.below(4, 4) == 0 ? spoilt_by_multiples_of(4) : r.below(4, 5) == 0 ? always(-0.5) : hashed_score(seed, levels);
     both{.world = world, .score = score, .embeds = r.below(3, 7) > 0, .prompt = prompt}.agree(random_options(seed));
   }
-  CHECK(both::worlds == 240);
-  CHECK(both::commits > 600);
-  CHECK(both::added > 100);
+  const sequential_events& is = both::events;
+  CHECK(both::worlds == 600);
+  CHECK(both::wide > 400);
+  CHECK(both::commits > 2000);
+  CHECK(both::ticks > 2000);
+  CHECK(both::wide_added > 300);
+  for (const auto& [part, least] :
+       {std::pair{&sequential_events::waves, 1000}, {&sequential_events::in_vain, 30}, {&sequential_events::dropped, 30},
+        {&sequential_events::replaced, 700}, {&sequential_events::waited, 200}, {&sequential_events::equal, 100},
+        {&sequential_events::overtaken, 700}, {&sequential_events::passed_over, 2000}, {&sequential_events::shut, 2000}})
+    CHECK(is.*part > least);
 }
 
 TEST_CASE("rain: children that are added, one token and several") {
   for (const index_t length : {1, 2, 3})
     for (const bool embeds : {false, true}) {
-      both::added = 0;
+      both::reset();
       rain_options o;
       o.set_lengths = {length};
       o.candidates = 3;
@@ -183,7 +232,12 @@ TEST_CASE("rain: children that are added, one token and several") {
       o.boundary = after_token{{3, 4}};
       o.tree.variance_threshold = 10;
       o.max_new_tokens = 9;
-      both{.world = {.seed = 3, .end_logit = -9}, .score = always(-0.5), .embeds = embeds}.agree(o);
-      CHECK(both::added > 0);
+      for (const index_t width : {1, 3, 8}) {
+        INFO("length " << length << ", embeds " << embeds << ", width " << width);
+        o.width = width;
+        both{.world = {.seed = 3, .end_logit = -9}, .score = always(-0.5), .embeds = embeds}.agree(o);
+        if (width == 1) CHECK(both::added > 0);
+        if (width == 3) CHECK(both::wide_added > 0);
+      }
     }
 }

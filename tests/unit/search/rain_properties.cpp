@@ -60,10 +60,11 @@ void same(const recorded_search& a, const recorded_search& b) {
 TEST_CASE("rain: neither budget nor sharing nor what the model can do changes a result, at any width") {
   std::int64_t added = 0;
   for (const std::uint64_t seed : {1u, 2u, 3u})
-    for (const index_t width : {1, 3, 8}) {
-      INFO("seed " << seed << ", width " << width);
+    for (const auto& [width, judge_batch] : {std::pair{1, 1}, {3, 1}, {8, 1}, {8, 3}}) {
+      INFO("seed " << seed << ", width " << width << ", judge_batch " << judge_batch);
       rain_options o = usual(seed);
       o.width = width;
+      o.judge_batch = judge_batch;
       plain_toy first(usual_world(seed));
       const recorded_search want = searched(first, seed, o);
       CHECK(want.result.response.size() > 3);
@@ -137,6 +138,84 @@ TEST_CASE("rain: a judge of many texts says what one by one says") {
   }
 }
 
+TEST_CASE("rain: leaves wait for the judge until there are so many, or none else is under way") {
+  constexpr std::int64_t simulations = 100;
+  std::int64_t single = 0;
+  for (const auto& [width, judge_batch] : {std::pair{1, 1}, {1, 4}, {8, 1}, {8, 2}, {8, 5}, {8, 8}, {8, 20}}) {
+    INFO("width " << width << ", judge_batch " << judge_batch);
+    rain_options o;  // one round of rollouts that differ in length; no text comes twice
+    o.set_lengths = {1};
+    o.boundary = [](token_span r) { return r.size() > 20 && r.back() < 3; };
+    o.add_children = false;
+    o.max_simulations = o.min_visits = simulations;
+    o.width = width;
+    o.judge_batch = judge_batch;
+    complete_toy model({.seed = 4, .memory = 3, .end_logit = -30});
+    std::vector<std::int64_t> sizes;
+    struct {
+      std::vector<std::int64_t>& sizes;
+      void score_many(std::span<const candidate> c, std::span<double> scores) {
+        sizes.push_back(static_cast<std::int64_t>(c.size()));
+        for (std::size_t i = 0; i < c.size(); ++i) scores[i] = hashed_score(4)(c[i]);
+      }
+    } judge{sizes};
+    rain_search search(model, judge, token_span(prompt), o);
+    search.round();
+    CHECK(search.counters().judged_before == 0);
+    REQUIRE(sizes.size() > 1);
+    CHECK(sizes[0] == 1);  // the root is alone
+    std::int64_t told = 1;
+    for (std::size_t i = 1; i < sizes.size(); ++i) {
+      const std::int64_t under_way = std::min<std::int64_t>(width, simulations - told);
+      CHECK(sizes[i] >= std::min<std::int64_t>(judge_batch, under_way));
+      CHECK(sizes[i] <= under_way);
+      told += sizes[i];
+    }
+    CHECK(told == simulations);
+    const auto calls = static_cast<std::int64_t>(sizes.size());
+    if (judge_batch == 1) single = calls;
+    CHECK(calls <= 1 + (simulations - 1) / std::min(width, judge_batch) + 1);
+    if (width > 1) CHECK((calls < single) == (judge_batch > 1));
+  }
+  plain_toy model;
+  toy_judge judge{always(0)};
+  rain_options o;
+  o.judge_batch = 0;
+  CHECK_THROWS_WITH(rain(model, judge, token_span(prompt), o), ContainsSubstring("option `judge_batch`") && ContainsSubstring("1 or more"));
+  CHECK(model.witness->fuse.calls + judge.fuse.calls == 0);
+}
+
+TEST_CASE("rain: short leaves do not wait for long ones") {
+  const auto searched = [](index_t judge_batch) {
+    toy_world w{.vocab = 12};
+    w.chances = [](token_span text) {  // a text of sevens goes on and on, all others stop at once
+      const double most = text.back() == 7 ? 0.95 : 0.1;
+      std::vector<double> y(12, (1 - most) / 11);
+      y[7] = most;
+      return y;
+    };
+    rain_options o;
+    o.set_lengths = {1};
+    o.boundary = [](token_span r) { return !r.empty() && r.back() != 7; };
+    o.end_token_ends = o.add_children = false;
+    o.max_simulations = o.min_visits = 600;
+    o.sequences.sequences = 64;
+    o.width = 8;
+    o.judge_batch = judge_batch;
+    complete_toy model(w);
+    toy_judge judge{always(0)};
+    rain_search search(model, judge, token_span(prompt), o);
+    search.round();
+    return search.counters();
+  };
+  const search_counters y = searched(1), whole = searched(8);  // 8: none is told before all are known, which makes batches of them
+  const std::int64_t longest = rain_options{}.max_rollout_tokens;
+  // While others can be selected nothing is waited for: the calls are those of eight texts side by side, but at the beginning and at the end.
+  CHECK(y.calls <= y.tokens / 8 + 2 * longest);
+  CHECK(whole.calls > 2 * (whole.tokens / 8 + 2 * longest));
+  CHECK(2 * y.calls < whole.calls);
+}
+
 TEST_CASE("rain: scores that are forgotten are asked for again, nothing else") {
   rain_options o = usual(8);
   complete_toy first(usual_world(8));
@@ -186,6 +265,7 @@ TEST_CASE("rain: the tree's numbers are those of what is below them, at any widt
           rain_options o = usual(seed);
           o.width = width;
           o.virtual_loss = kind;
+          o.judge_batch = embeds ? 3 : 1;
           complete_toy model(usual_world(seed));
           toy_judge judge{usual_score(seed)};
           toy_embedder embedder{.seed = seed};
@@ -220,14 +300,16 @@ struct parts {
 /// A search that is disturbed and goes on. `disturb(parts, k)` makes something fail the k-th time it is asked, for every k, until the search ends
 /// before. Every error has to say `what`. How often it failed.
 template <class M>
-std::int64_t disturbed(std::uint64_t seed, index_t width, const char* what, const std::function<void(const parts&, std::int64_t)>& disturb) {
+std::int64_t disturbed(std::uint64_t seed, index_t width, const char* what, const std::function<void(const parts&, std::int64_t)>& disturb,
+                       index_t judge_batch = 1) {
   rain_options o = usual(seed);
   o.width = width;
+  o.judge_batch = judge_batch;
   M first(usual_world(seed));
   const recorded_search want = searched(first, seed, o);
   std::int64_t failures = 0;
   for (std::int64_t k = 1;; ++k) {
-    INFO("seed " << seed << ", width " << width << ", call " << k);
+    INFO("seed " << seed << ", width " << width << ", judge_batch " << judge_batch << ", call " << k);
     M model(usual_world(seed));
     toy_judge judge{usual_score(seed)};
     toy_embedder embedder{.seed = seed};
@@ -272,18 +354,21 @@ TEST_CASE("rain: a model that fails at its k-th call, for every k") {
   CHECK(disturbed<plain_toy>(1, 1, "the toy's", disturb) > 200);
   CHECK(disturbed<complete_toy>(2, 1, "the toy's", disturb) > 100);
   CHECK(disturbed<complete_toy>(1, 4, "the toy's", disturb) > 100);
+  CHECK(disturbed<complete_toy>(1, 8, "the toy's", disturb, 3) > 100);
 }
 
 TEST_CASE("rain: a judge that fails at its k-th call, for every k") {
   const auto disturb = [](const parts& p, std::int64_t k) { p.judge.fuse.fail_at = k; };
   CHECK(disturbed<plain_toy>(1, 1, "the toy's judge", disturb) > 10);
   CHECK(disturbed<complete_toy>(2, 4, "the toy's judge", disturb) > 10);
+  for (const index_t judge_batch : {2, 3, 8}) CHECK(disturbed<complete_toy>(2, 8, "the toy's judge", disturb, judge_batch) > 10);
 }
 
 TEST_CASE("rain: an embedder that fails at its k-th call, for every k") {
   const auto disturb = [](const parts& p, std::int64_t k) { p.embedder.fuse.fail_at = k; };
   CHECK(disturbed<plain_toy>(1, 1, "the toy's embedder", disturb) > 10);
   CHECK(disturbed<complete_toy>(2, 4, "the toy's embedder", disturb) > 10);
+  for (const index_t judge_batch : {2, 8}) CHECK(disturbed<complete_toy>(2, 8, "the toy's embedder", disturb, judge_batch) > 10);
 }
 
 TEST_CASE("rain: callbacks that fail at their k-th call, for every k") {
@@ -292,31 +377,37 @@ TEST_CASE("rain: callbacks that fail at their k-th call, for every k") {
       if (++*n == k) throw toy_failure("the callback fails");
     };
   };
-  CHECK(disturbed<plain_toy>(3, 1, "the callback", [&](const parts& p, std::int64_t k) {
-          p.o.boundary = [f = counted(k), inner = p.o.boundary](token_span r) { return f(), inner(r); };
-        }) > 20);
-  CHECK(disturbed<plain_toy>(3, 1, "the callback", [&](const parts& p, std::int64_t k) {
-          p.o.stop = [f = counted(k)](token_span) { return f(), false; };
-        }) > 50);
-  CHECK(disturbed<plain_toy>(3, 1, "the callback", [&](const parts& p, std::int64_t k) {
-          p.o.shown = [f = counted(k)](token_span r) { return f(), r.size(); };
-        }) > 10);
-  CHECK(disturbed<plain_toy>(3, 1, "the callback", [&](const parts& p, std::int64_t k) {
-          p.o.on_commit = [f = counted(k), inner = p.o.on_commit](const rain_commit& c) { inner(c), f(); };
-        }) > 2);
+  for (const auto& [width, judge_batch] : {std::pair{1, 1}, {3, 1}, {8, 3}}) {
+    const auto fail = [width = width, judge_batch = judge_batch](const auto& disturb) {
+      return width == 1 ? disturbed<plain_toy>(3, width, "the callback", disturb, judge_batch)
+                        : disturbed<complete_toy>(3, width, "the callback", disturb, judge_batch);
+    };
+    CHECK(fail([&](const parts& p, std::int64_t k) {
+            p.o.boundary = [f = counted(k), inner = p.o.boundary](token_span r) { return f(), inner(r); };
+          }) > 20);
+    CHECK(fail([&](const parts& p, std::int64_t k) { p.o.stop = [f = counted(k)](token_span) { return f(), false; }; }) > 50);
+    CHECK(fail([&](const parts& p, std::int64_t k) { p.o.shown = [f = counted(k)](token_span r) { return f(), r.size(); }; }) > 10);
+    CHECK(fail([&](const parts& p, std::int64_t k) {
+            p.o.on_commit = [f = counted(k), inner = p.o.on_commit](const rain_commit& c) { inner(c), f(); };
+          }) > 2);
+  }
 }
 
 TEST_CASE("rain: logits that are no numbers, at any moment") {
-  CHECK(disturbed<plain_toy>(1, 1, "is not a number", [](const parts& p, std::int64_t k) { p.model.nan_at = k; }) > 50);
+  const auto disturb = [](const parts& p, std::int64_t k) { p.model.nan_at = k; };
+  CHECK(disturbed<plain_toy>(1, 1, "is not a number", disturb) > 50);
+  CHECK(disturbed<complete_toy>(1, 8, "is not a number", disturb, 3) > 50);
 }
 
 TEST_CASE("rain: a judge that gives no number in [-1, 1], at any moment") {
   for (const double odd : {std::nan(""), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(), 1.0001, -1.0001, 1e300}) {
     INFO("score " << odd);
-    CHECK(disturbed<plain_toy>(2, 1, "plumb: rain: the judge's score of a response of ", [&](const parts& p, std::int64_t k) {
-            p.judge.odd_at = k;
-            p.judge.odd = odd;
-          }) > 10);
+    const auto disturb = [&](const parts& p, std::int64_t k) {
+      p.judge.odd_at = k;
+      p.judge.odd = odd;
+    };
+    CHECK(disturbed<plain_toy>(2, 1, "plumb: rain: the judge's score of a response of ", disturb) > 10);
+    CHECK(disturbed<complete_toy>(2, 8, "plumb: rain: the judge's score of a response of ", disturb, 3) > 10);
   }
 }
 
