@@ -82,7 +82,7 @@ inline constexpr std::pair<const char*, const char*> components[] = {
     {"soft_votes", "soft votes"},
     {"max_backup", "max instead of mean in the backup"},
     {"small", "q 6, T 16, minT 3"},
-    {"width_8", "eight leaves at a time"},
+    {"width_8", "eight leaves under way at a time"},
     {"paper", "as the paper says: no rollout, eq. 1, new tree each round"}};
 
 /// Trains the model, keeps it in `folder`, or finds it there: "judge_accuracy", "weights_hash".
