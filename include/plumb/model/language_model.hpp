@@ -202,14 +202,23 @@ namespace detail {
 struct any_model {
   template <class M>
   any_model(M&) { static_cast<void>(check_language_model<M>()); }
+  template <class M>
+    requires(!std::is_lvalue_reference_v<M>)
+  any_model(M&&) { static_assert(sizeof(M) == 0, "plumb: the model is a temporary: give it a name, since the search refers to it"); }
 };
 struct any_judge {
   template <class E>
   any_judge(E&) { static_cast<void>(check_evaluator<E>()); }
+  template <class E>
+    requires(!std::is_lvalue_reference_v<E>)
+  any_judge(E&&) { static_assert(sizeof(E) == 0, "plumb: the judge is a temporary: give it a name, since the search refers to it"); }
 };
 struct any_embedder {
   template <class E>
   any_embedder(E&) { static_cast<void>(check_embedder<E>()); }
+  template <class E>
+    requires(!std::is_lvalue_reference_v<E>)
+  any_embedder(E&&) { static_assert(sizeof(E) == 0, "plumb: the embedder is a temporary: give it a name, since the search refers to it"); }
 };
 }  // namespace detail
 

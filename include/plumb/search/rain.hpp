@@ -9,6 +9,7 @@
 #include <plumb/search/judging.hpp>
 #include <plumb/search/rain_tree.hpp>
 
+#include <exception>
 #include <functional>
 
 PLUMB_NAMESPACE_BEGIN
@@ -262,24 +263,21 @@ class rain_search {
   /// One round: simulations, then a commit (or a rewind). False: nothing was committed, and the reply has ended; `reason()` says why.
   bool round() {
     if (reason_ != stop_reason::none) return false;
+    if (searching_) fail(message(op) << "round() was called from within round(), by the model, the judge or a callback.");
     const detail::timed clock(meter_.used.seconds);
-    try {
-      search();
-      return conclude();
-    } catch (const detail::limit_reached& reached) {
-      begin_again();
-      under_way_.clear();
-      // What the round found so far is committed, if it found anything; no more is searched, so a fallback that searches on has no say.
-      const bool hopeless = is_hopeless(), found = simulations_ > 0 && evaluated_children() > 0;
-      condemned_ = condemned_ || hopeless;
-      const bool commits = found && (!hopeless || options_.fallback == rain_fallback::go_on);
-      if (commits) commit(chosen(), hopeless);
-      if (reason_ == stop_reason::none) reason_ = reached.reason;
-      return commits;
-    } catch (...) {
-      begin_again();
-      throw;
+    if (met_ == stop_reason::none) {
+      const searching now(*this);
+      try {
+        search();
+      } catch (const detail::limit_reached& reached) {
+        under_way_.clear();
+        met_ = reached.reason;
+      } catch (...) {
+        keep_whole();
+        throw;
+      }
     }
+    return met_ == stop_reason::none ? conclude() : conclude_early();
   }
 
   std::span<const std::int32_t> prompt() const { return prompt_; }
@@ -340,6 +338,7 @@ class rain_search {
     bool known = false;                     ///< and its time has come
     bool due = false;                       ///< the tree is to be told before anything else happens
     bool told = false;                      ///< and has been
+    bool torn = false;                      ///< something threw in the middle of what changes it
     std::int64_t time = 0;                  ///< when it was selected, then when the lanes from `taken` on began, then when it was complete
     std::vector<lane> lanes{};
     std::size_t taken = 0;                  ///< lanes that have given what they wrote
@@ -420,6 +419,15 @@ class rain_search {
     });
   }
 
+  /// Ends a round at a limit: what it found so far is committed, if it found anything; no more is searched, so a fallback that searches on has no say.
+  bool conclude_early() {
+    const bool hopeless = is_hopeless(), found = simulations_ > 0 && evaluated_children() > 0;
+    condemned_ = condemned_ || hopeless;
+    const bool commits = found && (!hopeless || options_.fallback == rain_fallback::go_on);
+    if (commits) commit(chosen(), hopeless);
+    if (reason_ == stop_reason::none) reason_ = met_;
+    return commits;
+  }
   /// Ends a round that has seen enough.
   bool conclude() {
     if (tree_.at(0).children.empty()) {  // every set that there is was taken back before
@@ -443,7 +451,7 @@ class rain_search {
 
   void begin_round() {
     simulations_ = 0;
-    next_simulation_ = told_ = 0;
+    next_simulation_ = 0;
     now_ = 0;
     selected_ = false;
     ++round_;
@@ -471,24 +479,25 @@ class rain_search {
     std::vector<rain_child> kept = table;
     for (std::size_t c = 0; c < kept.size(); ++c) kept[c].tokens = sets[c];
     const index_t place = static_cast<index_t>(std::ranges::find(tree_.at(0).children, child) - tree_.at(0).children.begin());
-    text_.insert(text_.end(), tokens.begin(), tokens.end());
-    stop_reason end = stop_reason::none;
-    try {
-      if (terminal) end = response_ends(response()) ? stop_reason::ended : stop_reason::length;
-      committed_.push_back(tokens.size());
-    } catch (...) {
-      text_.resize(text_.size() - tokens.size());
-      throw;
-    }
-    if (options_.keep_discarded) record_all_but(child);
+    std::vector<std::int32_t> text = text_;
+    text.insert(text.end(), tokens.begin(), tokens.end());
+    const stop_reason end = !terminal ? stop_reason::none : response_ends(response_in(text)) ? stop_reason::ended : stop_reason::length;
+    committed_.reserve(committed_.size() + 1);
     const std::int64_t simulations = simulations_;
+    kept_records records(*this);
     if (options_.reuse) {
+      if (options_.keep_discarded) record_all_but(child);
       carry_ = tree_.commit(child);
     } else {
-      tree_ = rain_tree(options_.tree);
+      rain_tree fresh(options_.tree);
+      if (options_.keep_discarded) record_all_but(child);
+      tree_ = std::move(fresh);
       carry_ = 0;
-      first_depth_ = static_cast<index_t>(committed_.size());
+      first_depth_ = static_cast<index_t>(committed_.size()) + 1;
     }
+    records.stay();  // nothing throws from here on, but the host
+    text_.swap(text);
+    committed_.push_back(tokens.size());
     begin_round();
     reason_ = end;
     clock.reset();
@@ -505,17 +514,20 @@ class rain_search {
       return false;
     }
     const std::int64_t simulations = simulations_;
+    std::size_t length = 0;
+    for (std::size_t i = 0; i < count; ++i) length += committed_[committed_.size() - 1 - i];
+    const std::size_t place = text_.size() - length, first = committed_[committed_.size() - count];
+    const auto begins = text_.begin() + static_cast<std::ptrdiff_t>(place);
+    auto banned = banned_;
+    std::erase_if(banned, [&](const auto& b) { return b.place > place; });
+    banned.push_back({place, {begins, begins + static_cast<std::ptrdiff_t>(first)}});
+    rain_tree fresh(options_.tree);
     if (options_.keep_discarded) record_all_but(-1);
-    std::size_t length = 0, first = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      length += first = committed_.back();
-      committed_.pop_back();
-    }
-    const std::size_t place = text_.size() - length;
-    std::erase_if(banned_, [&](const auto& b) { return b.place > place; });
-    banned_.push_back({place, {text_.begin() + static_cast<std::ptrdiff_t>(place), text_.begin() + static_cast<std::ptrdiff_t>(place + first)}});
+    // Nothing throws from here on, but the host.
+    committed_.resize(committed_.size() - count);
+    banned_.swap(banned);
     text_.resize(place);
-    tree_ = rain_tree(options_.tree);
+    tree_ = std::move(fresh);
     carry_ = 0;
     first_depth_ = static_cast<index_t>(committed_.size());
     for (rain_record& r : records_) {  // the new tree begins below what stays committed
@@ -537,6 +549,7 @@ class rain_search {
       text.insert(text.end(), best_.begin(), best_.end());
       committed_.assign(1, best_.size());
       text_.swap(text);
+      reason_ = stop_reason::condemned;
       if (options_.on_commit)
         options_.on_commit({.tokens = response(), .response = response(), .simulations = simulations_, .condemned = true, .taken_back = taken_back,
                             .counters = meter_.used});
@@ -563,9 +576,9 @@ class rain_search {
   void search() {
     while (true) {
       if (!selected_) select_leaves();
-      if (leaves_under_way() == 0) break;  // the round has seen enough; children that were still to be added are not missed
+      if (leaves_under_way() == 0 && std::ranges::none_of(under_way_, &visit::due)) break;  // the round has seen enough; children that were still to be added are not missed
       for (visit& v : under_way_)
-        if (v.text.empty()) begin(v);
+        if (v.text.empty()) whole(v, [&] { begin(v); });
       while (!time_passed()) step(under_way_);
       tell_known();
       selected_ = false;
@@ -580,6 +593,7 @@ class rain_search {
     const std::int64_t most = enough() ? 0 : std::min({static_cast<std::int64_t>(options_.width), round_limit() - simulations_, left});
     if (before == 0 && left <= 0 && !enough()) throw detail::limit_reached{stop_reason::simulations};
     std::vector<visit> selected, added;
+    undoing undo(*this);
     if (before < most) {
       const double asking = meter_.used.model_seconds;
       {
@@ -596,7 +610,7 @@ class rain_search {
           if (!selected.empty()) take(selected.back().leaf);
           if (closed_[0] != 0) break;
           visit v{.simulation = next_simulation_ + selected.size()};
-          v.leaf = descend(v.simulation, added);
+          v.leaf = descend(v.simulation, added, undo.additions);
           selected.push_back(std::move(v));
         }
       }
@@ -605,10 +619,30 @@ class rain_search {
     const std::size_t leaves = selected.size();
     selected.insert(selected.end(), std::make_move_iterator(added.begin()), std::make_move_iterator(added.end()));
     for (visit& v : selected) v.selected_at = now_;
+    under_way_.reserve(under_way_.size() + selected.size());  // nothing throws from here on
     under_way_.insert(under_way_.end(), std::make_move_iterator(selected.begin()), std::make_move_iterator(selected.end()));
+    undo.additions.clear();
     next_simulation_ += leaves;
     selected_ = true;
   }
+  /// Where a leaf is not found after all, the children that were added on the way to it go again.
+  struct undoing {
+    rain_search& search;
+    std::vector<std::pair<index_t, bool>> additions{};  ///< parents, and whether there is a child
+    explicit undoing(rain_search& s) : search(s) {}
+    ~undoing() {
+      for (auto it = additions.rbegin(); it != additions.rend(); ++it) {
+        if (it->second) {
+          search.tree_.undo_add(it->first);
+          --search.meter_.used.added;
+        } else {
+          search.tree_.count_failed_addition(it->first, -1);
+        }
+      }
+    }
+    undoing(const undoing&) = delete;
+    undoing& operator=(const undoing&) = delete;
+  };
   /// Goes to the time when the next visits are complete; false: that is not known yet.
   bool time_passed() {
     if (std::ranges::any_of(under_way_, &visit::due)) return std::ranges::all_of(under_way_, [](const visit& v) { return !v.due || v.complete; });
@@ -619,7 +653,7 @@ class rain_search {
       if (!v.complete) others = std::min(others, v.earliest());
     }
     if (next == never || next >= others) return false;
-    now_ = next;
+    now_ = std::max(now_, next);
     for (visit& v : under_way_) v.known = v.known || (v.complete && v.time <= now_);
     return true;
   }
@@ -637,11 +671,10 @@ class rain_search {
       judge(seen);
       if constexpr (embeds)
         for (visit* v : seen) embed(*v);
-      additions_.clear();
     }
     const detail::timed clock(meter_.used.tree_seconds);
     for (visit* v : seen) {
-      tell(*v);
+      whole(*v, [&] { tell(*v); });
       v->told = true;
     }
     for (visit& v : under_way_)
@@ -651,24 +684,18 @@ class rain_search {
       }
     std::erase_if(under_way_, [](const visit& v) { return v.told; });
   }
-  /// Where a simulation does not come to its end, nothing of it stays but that it was begun; alone, the children that were added on its way go again.
-  void begin_again() {
+  /// `change()` of a visit, which is torn where it throws.
+  template <class F>
+  static void whole(visit& v, const F& change) {
+    v.torn = true;
+    change();
+    v.torn = false;
+  }
+  /// After something has thrown: what was torn begins again, all else goes on from where it was.
+  void keep_whole() {
     std::erase_if(under_way_, [](const visit& v) { return v.told; });
-    for (auto it = additions_.rbegin(); it != additions_.rend(); ++it) {
-      if (it->second) {
-        tree_.undo_add(it->first);
-        --meter_.used.added;
-      } else {
-        tree_.count_failed_addition(it->first, -1);
-      }
-    }
-    additions_.clear();
-    if (options_.width == 1) {
-      under_way_.clear();
-      next_simulation_ = told_;
-      selected_ = false;
-    }
-    for (visit& v : under_way_) v = visit{.leaf = v.leaf, .simulation = v.simulation, .adds = v.adds, .due = v.due, .selected_at = v.selected_at};
+    for (visit& v : under_way_)
+      if (v.torn) v = visit{.leaf = v.leaf, .simulation = v.simulation, .adds = v.adds, .due = v.due, .selected_at = v.selected_at};
   }
 
   std::vector<std::int32_t> text_of(index_t node) const {
@@ -681,7 +708,7 @@ class rain_search {
   std::span<const std::int32_t> response_in(std::span<const std::int32_t> text) const { return text.subspan(prompt_tokens_); }
 
   /// Alone, a child is added before the search goes on below its parent; of leaves side by side the additions are drawn with everything else.
-  index_t descend(std::uint64_t simulation, std::vector<visit>& later) {
+  index_t descend(std::uint64_t simulation, std::vector<visit>& later, std::vector<std::pair<index_t, bool>>& additions) {
     index_t i = 0;
     while (!tree_.at(i).children.empty()) {
       const std::size_t length = set_length(tree_.at(i).depth);
@@ -692,8 +719,8 @@ class rain_search {
           if (std::ranges::none_of(later, is_here) && std::ranges::none_of(under_way_, is_here))
             later.push_back({.leaf = i, .simulation = simulation, .adds = true});
         } else {
-          additions_.reserve(additions_.size() + 1);  // what is added is noted for certain
-          additions_.emplace_back(i, add_child(i, simulation));
+          additions.reserve(additions.size() + 1);  // what is added is noted for certain
+          additions.emplace_back(i, add_child(i, simulation));
         }
       }
       i = tree_.best_scored(i, [&](index_t c) { return static_cast<std::size_t>(c) >= closed_.size() || closed_[static_cast<std::size_t>(c)] == 0; });
@@ -808,7 +835,9 @@ class rain_search {
   void begin_lane(visit& v, std::uint64_t number, std::size_t length) {
     v.lanes.push_back({.number = number, .length = length, .text = v.text});
     lane& l = v.lanes.back();
-    write_token(v, l, draw_candidate(v, l, v.support));
+    const auto drawn = draw_candidate(v, l, v.support);
+    l.probability = drawn.probability;
+    write_token(v, l, drawn.token);
   }
   void write_token(const visit& v, lane& l, std::int32_t token) {
     l.text.push_back(token);
@@ -845,6 +874,7 @@ class rain_search {
     finish_sets(v);
   }
   /// One call of the model for all that are not complete, or as many as there are sequences for: each lane that has begun keeps its own to its end.
+  /// Where the model throws, what it was asked for stays to be asked.
   void step(std::span<visit> visits) {
     struct asked {
       visit* v;
@@ -866,27 +896,46 @@ class rain_search {
           requests.push_back({.text = l.text, .from = l.from});
         }
     }
-    std::vector<std::int32_t> tokens(all.size());  // callbacks see them when the logits are no longer needed: they may ask the model
-    cache_.next(std::span(requests), meter_, [&](std::size_t r, std::span<const float> logits) {
-      visit& v = *all[r].v;
-      if (lane* l = all[r].l) {
-        tokens[r] = draw(v, *l, logits);
-      } else {
-        detail::likeliest(logits, options_.candidate_temperature, support_size(), v.support);
-        if (v.rolls) tokens[r] = draw_rollout(v, 0, logits);
-      }
-    });
-    for (std::size_t r = 0; r < all.size(); ++r) {
-      if (lane* l = all[r].l) {
-        l->from = requests[r].from;
-        write_token(*all[r].v, *l, tokens[r]);
-      }
+    // Callbacks see the tokens when the logits are no longer needed: they may ask the model.
+    std::vector<std::optional<detail::chosen_token>> tokens(all.size());
+    std::exception_ptr thrown;
+    try {
+      cache_.next(std::span(requests), meter_, [&](std::size_t r, std::span<const float> logits) {
+        visit& v = *all[r].v;
+        if (lane* l = all[r].l) {
+          tokens[r] = draw(v, *l, logits);
+        } else {
+          detail::likeliest(logits, options_.candidate_temperature, support_size(), v.support);
+          tokens[r] = v.rolls ? draw_rollout(v, 0, logits) : detail::chosen_token{};
+        }
+      });
+    } catch (...) {  // what the model did before is kept
+      thrown = std::current_exception();
     }
+    const auto change = [&](visit& v, const auto& how) {  // what throws for one of them does not hold up the others
+      try {
+        if (!v.torn) whole(v, how);
+      } catch (...) {
+        if (!thrown) thrown = std::current_exception();
+      }
+    };
     for (std::size_t r = 0; r < all.size(); ++r) {
+      if (!tokens[r]) continue;
       visit& v = *all[r].v;
-      if (!v.read) begin_lanes(v, tokens[r]);
-      else if (!v.complete) take_written(v);
+      lane* const l = all[r].l;
+      change(v, [&] {
+        if (l == nullptr) {
+          begin_lanes(v, tokens[r]->token);
+        } else {
+          l->from = requests[r].from;
+          l->probability *= tokens[r]->probability;
+          write_token(v, *l, tokens[r]->token);
+        }
+      });
     }
+    for (const asked& a : all)
+      if (a.v->read && !a.v->complete) change(*a.v, [&] { take_written(*a.v); });
+    if (thrown) std::rethrow_exception(thrown);
   }
   bool wants_rollout(const visit& v) const {
     if (!options_.rollout || options_.max_rollout_tokens == 0) return false;
@@ -897,18 +946,17 @@ class rain_search {
   bool rollout_ends(std::span<const std::int32_t> response) const {
     return (!response.empty() && model_.is_end(response.back())) || (options_.stop && options_.stop(response));
   }
-  std::int32_t draw_rollout(const visit& v, std::uint64_t t, std::span<const float> logits) {
+  detail::chosen_token draw_rollout(const visit& v, std::uint64_t t, std::span<const float> logits) {
     const double u = rain_uniform(options_.seed, round_, v.simulation, 0, t);
-    return draw_token(view<const float, 1>(logits.data(), static_cast<index_t>(logits.size())), options_.rollout_temperature, 1.0, u, weights_).token;
+    const view<const float, 1> all(logits.data(), static_cast<index_t>(logits.size()));
+    return {draw_token(all, options_.rollout_temperature, 1.0, u, weights_).token, 1};
   }
-  std::int32_t draw_candidate(const visit& v, lane& l, std::span<const ranked_token> ranked) const {
+  detail::chosen_token draw_candidate(const visit& v, const lane& l, std::span<const ranked_token> ranked) const {
     const std::uint64_t number = l.number >= (std::uint64_t{1} << 32) ? l.number : l.number - 1, t = l.text.size() - v.text.size();
     const double u = l.number == 1 ? 0 : rain_uniform(options_.seed, round_, v.simulation, number, t);
-    const auto drawn = detail::draw_ranked(ranked, options_.top_k, u);
-    l.probability *= drawn.probability;
-    return drawn.token;
+    return detail::draw_ranked(ranked, options_.top_k, u);
   }
-  std::int32_t draw(const visit& v, lane& l, std::span<const float> logits) {
+  detail::chosen_token draw(const visit& v, const lane& l, std::span<const float> logits) {
     if (l.number == 0) return draw_rollout(v, l.text.size() - v.text.size(), logits);
     detail::likeliest(logits, options_.candidate_temperature, options_.top_k, ranked_);
     return draw_candidate(v, l, ranked_);
@@ -965,6 +1013,7 @@ class rain_search {
   /// Of each node of the way, leaf first: its own tokens and all that follows, to the end of what was judged; unit vectors.
   void embed(visit& v) {
     const detail::timed clock(meter_.used.embed_seconds);
+    v.embeddings.clear();
     const auto dimension = static_cast<std::size_t>(embedder_->dimension());
     if (dimension == 0) fail(message(op) << "the embedder says that its vectors have no dimension.");
     if (dimension_ != 0 && dimension != dimension_)
@@ -1024,7 +1073,6 @@ class rain_search {
       best_score_ = v.score;
     }
     ++simulations_;
-    told_ = std::max(told_, v.simulation + 1);
     ++meter_.used.simulations;
     meter_.used.most_depth = std::max(meter_.used.most_depth, static_cast<std::int64_t>(committed_.size()) + depth);
     note_size();
@@ -1063,6 +1111,7 @@ class rain_search {
       bytes += static_cast<std::int64_t>(sizeof(rain_record) + 4 * x.tokens.size() + 16);
     }
     const std::int64_t parent = child < 0 ? -1 : tree_.at(child).id + first_id_;
+    records_.reserve(records_.size() + more.size());
     records_.insert(records_.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
     record_bytes_ += bytes;
     if (child >= 0 && options_.reuse) {
@@ -1072,6 +1121,37 @@ class rain_search {
       root_parent_ = parent;
     }
   }
+
+  /// Unless they stay, what was recorded since goes again.
+  class kept_records {
+   public:
+    explicit kept_records(rain_search& s)
+        : search_(s), count_(s.records_.size()), bytes_(s.record_bytes_), first_id_(s.first_id_), root_parent_(s.root_parent_) {}
+    ~kept_records() {
+      if (stay_) return;
+      search_.records_.erase(search_.records_.begin() + static_cast<std::ptrdiff_t>(count_), search_.records_.end());
+      search_.record_bytes_ = bytes_;
+      search_.first_id_ = first_id_;
+      search_.root_parent_ = root_parent_;
+    }
+    kept_records(const kept_records&) = delete;
+    kept_records& operator=(const kept_records&) = delete;
+    void stay() { stay_ = true; }
+
+   private:
+    rain_search& search_;
+    std::size_t count_;
+    std::int64_t bytes_, first_id_, root_parent_;
+    bool stay_ = false;
+  };
+  /// As long as the model, the judge and callbacks may be asked.
+  struct searching {
+    rain_search& search;
+    explicit searching(rain_search& s) : search(s) { search.searching_ = true; }
+    ~searching() { search.searching_ = false; }
+    searching(const searching&) = delete;
+    searching& operator=(const searching&) = delete;
+  };
 
   struct banned_set {
     std::size_t place;  ///< tokens before it
@@ -1094,11 +1174,12 @@ class rain_search {
   index_t first_depth_ = 0, rewinds_ = 0;     ///< depth of the tree's first root
   std::uint64_t round_ = 0;
   std::vector<visit> under_way_{};
-  std::vector<std::pair<index_t, bool>> additions_{};  ///< on the way of the one leaf under way: parents, and whether there is a child
-  std::uint64_t next_simulation_ = 0, told_ = 0;       ///< numbers of this round's; behind the greatest of which the tree knows
-  std::int64_t now_ = 0;                               ///< of this round: how many tokens one after the other the model would have read
-  bool selected_ = false;                              ///< nothing is to be selected before the tree is told something new
+  std::uint64_t next_simulation_ = 0;  ///< of this round
+  std::int64_t now_ = 0;               ///< of this round: how many tokens one after the other the model would have read
+  bool selected_ = false;              ///< nothing is to be selected before the tree is told something new
   stop_reason reason_ = stop_reason::none;
+  stop_reason met_ = stop_reason::none;  ///< the limit at which the last round ends
+  bool searching_ = false;
   bool condemned_ = false;
   std::vector<std::int32_t> best_{};
   double best_score_ = std::numeric_limits<double>::quiet_NaN();

@@ -221,7 +221,7 @@ inline void write_json(std::ostream& out, const rain_options& r) {
   o("add_children", r.add_children), o("addition_tries", r.addition_tries), o("reuse", r.reuse);
   o("max_simulations", r.max_simulations), o("least_simulations", r.least_simulations);
   o("acceptance", r.acceptance), o("min_visits", r.min_visits), o("accept", r.accept), o("commit", r.commit);
-  o("width", r.width), o("virtual_loss", r.virtual_loss);
+  o("width", r.width), o("virtual_loss", r.virtual_loss), o("judge_batch", r.judge_batch);
   o("sequences", r.sequences.sequences), o("share", r.sequences.share), o("remembered_scores", r.remembered_scores);
   o("keep_discarded", r.keep_discarded);
   o("max_new_tokens", r.max_new_tokens), o("end_token_ends", r.end_token_ends), o("stop", static_cast<bool>(r.stop));
