@@ -5,8 +5,11 @@
 #include <plumb/data/bpe_trainer.hpp>
 #include <plumb/data/byte_tokenizer.hpp>
 #include <plumb/search/judge_prompts.hpp>
+#include <plumb/search/rain.hpp>
 
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 using namespace plumb;
 using namespace plumb_test;
@@ -218,6 +221,51 @@ TEST_CASE("prompted_evaluator: whichever call of the model throws, nothing leaks
     });
     CHECK(failures > 18);
   });
+}
+
+TEST_CASE("prompted_evaluator: a search that is cancelled or late while it judges many texts says so") {
+  const token_list prompt{1};
+  const auto searched = [&](auto& judged_by, rain_options o) {
+    prompted_evaluator judge(judged_by, one_question());
+    complete_toy model({.vocab = 30, .end_logit = -20});
+    o.width = o.judge_batch = 8;
+    o.max_rollout_tokens = 3;
+    const rain_result y = rain(model, judge, token_span(prompt), o);
+    check_left_clean(model);
+    return y.reason;
+  };
+  for (std::int64_t k = 1; k < 40; ++k) {
+    INFO("call " << k);
+    const auto cancelled = [&](auto&& judged_by) {
+      std::stop_source source;
+      std::int64_t calls = 0;
+      judged_by.world.chances = [&](token_span) {
+        if (++calls == k) source.request_stop();
+        return std::vector<double>(30, 1.0);
+      };
+      rain_options o;
+      o.cancel = source.get_token();
+      CHECK(searched(judged_by, o) == stop_reason::cancelled);
+      CHECK(calls >= k);
+      check_left_clean(judged_by);
+    };
+    cancelled(plain_toy(wordy(3)));
+    cancelled(complete_toy(wordy(3)));
+  }
+  const auto late = [&](auto&& judged_by) {
+    judged_by.world.chances = [&](token_span) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(4));
+      return std::vector<double>(30, 1.0);
+    };
+    for (const double seconds : {0.006, 0.03, 0.05}) {  // within the first call of the judge, or a later one
+      rain_options o;
+      o.limits.seconds = seconds;
+      CHECK(searched(judged_by, o) == stop_reason::deadline);
+    }
+    check_left_clean(judged_by);
+  };
+  late(plain_toy(wordy(3)));
+  late(complete_toy(wordy(3)));
 }
 
 TEST_CASE("prompted_evaluator: a model with less memory than it says is asked for less") {
