@@ -841,14 +841,18 @@ class rain_search {
   }
   void write_token(const visit& v, lane& l, std::int32_t token) {
     l.text.push_back(token);
-    if (l.text.size() - v.text.size() >= l.length) {
-      l.complete = true;
-    } else if (l.number != 0) {
-      l.complete = options_.sets_end && model_.is_end(token);
-    } else {
-      const auto response = response_in(l.text);
-      l.complete = rollout_ends(response) || (options_.boundary && options_.boundary(response));
+    try {
+      l.complete = is_complete(v, l);
+    } catch (...) {  // it is written again
+      l.text.pop_back();
+      throw;
     }
+  }
+  bool is_complete(const visit& v, const lane& l) const {
+    if (l.text.size() - v.text.size() >= l.length) return true;
+    if (l.number != 0) return options_.sets_end && model_.is_end(l.text.back());
+    const auto response = response_in(l.text);
+    return rollout_ends(response) || (options_.boundary && options_.boundary(response));
   }
   /// Takes what all lanes have written, once they have; where the sets are too few for it, more are drawn.
   void take_written(visit& v) {
@@ -912,9 +916,9 @@ class rain_search {
     } catch (...) {  // what the model did before is kept
       thrown = std::current_exception();
     }
-    const auto change = [&](visit& v, const auto& how) {  // what throws for one of them does not hold up the others
+    const auto attempt = [&](const auto& change) {  // what throws for one of them does not hold up the others
       try {
-        if (!v.torn) whole(v, how);
+        change();
       } catch (...) {
         if (!thrown) thrown = std::current_exception();
       }
@@ -923,18 +927,18 @@ class rain_search {
       if (!tokens[r]) continue;
       visit& v = *all[r].v;
       lane* const l = all[r].l;
-      change(v, [&] {
+      attempt([&] {
         if (l == nullptr) {
-          begin_lanes(v, tokens[r]->token);
+          whole(v, [&] { begin_lanes(v, tokens[r]->token); });
         } else {
           l->from = requests[r].from;
-          l->probability *= tokens[r]->probability;
           write_token(v, *l, tokens[r]->token);
+          l->probability *= tokens[r]->probability;
         }
       });
     }
     for (const asked& a : all)
-      if (a.v->read && !a.v->complete) change(*a.v, [&] { take_written(*a.v); });
+      if (a.v->read && !a.v->complete && !a.v->torn) attempt([&] { whole(*a.v, [&] { take_written(*a.v); }); });
     if (thrown) std::rethrow_exception(thrown);
   }
   bool wants_rollout(const visit& v) const {
