@@ -576,7 +576,8 @@ class rain_search {
   void search() {
     while (true) {
       if (!selected_) select_leaves();
-      if (leaves_under_way() == 0 && std::ranges::none_of(under_way_, &visit::due)) break;  // the round has seen enough; children that were still to be added are not missed
+      // The round has seen enough; children that were still to be added are not missed.
+      if (leaves_under_way() == 0 && std::ranges::none_of(under_way_, &visit::due)) break;
       for (visit& v : under_way_)
         if (v.text.empty()) whole(v, [&] { begin(v); });
       while (!time_passed()) step(under_way_);
